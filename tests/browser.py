@@ -1,7 +1,7 @@
-"""Chromium on the pages of a real Airflow: what goes wrong there fails the test, and so do barriers.
+"""Chromium on the pages of a real Airflow. Errors on a page fail the test, and so do barriers.
 
 A test asks for the fixture ``visit`` (``tests/ui/e2e/conftest.py``). Playwright drives the Chromium that is
-installed; it brings none of its own.
+installed, since it does not bring one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Yield a running Chromium, with a new profile that goes with it; skip the tests where it is missing."""
+    """Yield a running Chromium with a new, temporary profile. Skip the tests if there is no Chromium."""
     if (path := find_chromium()) is None:
         pytest.skip(NO_CHROMIUM)
     with sync_playwright() as playwright:
@@ -76,12 +76,12 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visit:
-    """One person's visit to an Airflow, in a context of its own: no cookies or pages of others.
+    """One person's visit to an Airflow, in a separate context without cookies or pages of others.
 
-    :param base_url: Airflow's address, its path included; the browser gets to no other host.
-    :param token: logs the person in; ``None``: nobody is.
+    :param base_url: Airflow's address with its path; the browser can reach no other host.
+    :param token: logs the person in; ``None`` means not logged in.
     :param scheme: ``light`` or ``dark``, as the person's system is set.
-    :param locale: the person's language; ``time_zone``: where their clock is.
+    :param locale: the person's language; ``time_zone``: the person's time zone.
     :ivar page: the only page at first.
     """
 
@@ -113,21 +113,21 @@ class Visit:
         self.page = self.context.new_page()
 
     def open(self, path: str) -> Page:
-        """Load an address below Airflow's own, and wait until the page asks for nothing more."""
+        """Load an address below Airflow's own, and wait until the page makes no more requests."""
         self.page.goto(self.base_url + path, wait_until="networkidle")
         return self.page
 
     def expect(self, pattern: str) -> None:
-        """Say what is expected to go wrong: a regular expression, found in the line that tells of it."""
+        """Expect a problem whose line matches this regular expression."""
         self._expected.append(pattern)
 
     @property
     def problems(self) -> list[str]:
-        """What has gone wrong so far and was not expected, a line each."""
+        """The unexpected problems so far, one line each."""
         return [line for line in self._problems if not any(re.search(p, line) for p in self._expected)]
 
     def check(self) -> None:
-        """Fail if something has gone wrong that was not expected, or if something expected has not."""
+        """Fail if there was an unexpected problem, or if an expected one is missing."""
         assert not self.problems, "\n".join(self.problems)
         missing = [p for p in self._expected if not any(re.search(p, line) for line in self._problems)]
         assert not missing, f"expected, and not seen: {missing}"
@@ -178,9 +178,9 @@ class Visit:
 
 
 def check_accessibility(page: Page) -> None:
-    """Have axe-core look at what is ours of a page, and fail with rule, element and help on any violation.
+    """Check this package's part of a page with axe-core. A violation fails with rule, element and help.
 
-    That is the page itself, or what Airflow shows in an iframe.
+    This part is the page itself, or the page that Airflow shows in an iframe.
     """
     frames = [frame for frame in page.frames if OURS.match(urlsplit(frame.url).path)]
     assert frames, f"nothing of ours is shown: {[frame.url for frame in page.frames]}"
@@ -191,7 +191,7 @@ def check_accessibility(page: Page) -> None:
 def check_layout(page: Page, name: str) -> None:
     """Fail if a page has barriers, or is wider than its window: wide and narrow, light and dark.
 
-    :param name: of the pictures that are kept of it.
+    :param name: the name of its screenshots.
     """
     for picture in screenshots(page, name):
         check_accessibility(page)
@@ -225,7 +225,7 @@ def _axe() -> str:
 
 
 def screenshot(page: Page, name: str) -> Path:
-    """Keep a picture of a whole page in ``$UI_SCREENSHOTS``, by default ``.screenshots``; return its path."""
+    """Save a picture of a whole page in ``$UI_SCREENSHOTS`` (default ``.screenshots``). Return its path."""
     folder = Path(os.environ.get("UI_SCREENSHOTS") or ROOT / ".screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
@@ -234,7 +234,7 @@ def screenshot(page: Page, name: str) -> Path:
 
 
 def screenshots(page: Page, name: str) -> Iterator[Path]:
-    """Keep pictures of a page, wide and narrow, light and dark; yield after each, while it is shown so."""
+    """Save pictures of a page, wide and narrow, light and dark. Yield after each, while the page looks so."""
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": HEIGHT})
         for scheme in SCHEMES:

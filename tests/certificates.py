@@ -34,7 +34,7 @@ _SIGNS_CERTIFICATES = x509.KeyUsage(
 class Authority:
     """A certificate authority of the tests' own; its certificates are files in a folder.
 
-    :ivar file: the file of its own certificate, for those that trust it.
+    :ivar file: the file of its own certificate, for clients that trust it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class Authority:
         return context
 
     def client(self, password: bytes | None = None) -> Path:
-        """Return the file of a client's certificate and its key, the key encrypted if a password is given."""
+        """Return the file of a client's certificate and its key. A password encrypts the key."""
         return self._issue("client.pem", "client", NOW - timedelta(days=1), NOW + timedelta(days=1), password)
 
     def _issue(

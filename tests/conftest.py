@@ -1,4 +1,4 @@
-"""An Airflow home of the tests' own, an environment without the user's, and what tasks find at run time."""
+"""A separate Airflow home for the tests, without the user's environment, and stand-ins for tasks' context."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ settings.load_profile("tests")
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector leave alone what is there for as long as the tests are."""
+    """Exclude objects that live as long as the tests from garbage collection."""
     gc.freeze()
 
 
@@ -62,7 +62,7 @@ Connect = Callable[..., str]
 class StateStore:
     """A state store of Airflow as a task sees it: JSON values, never ``None``.
 
-    :ivar values: what it holds.
+    :ivar values: the stored values by key.
     :ivar writes: the keys that were set, in order.
     """
 
@@ -95,13 +95,13 @@ class AssetStateStores(dict[Any, StateStore]):
 
 
 class TaskInstance:
-    """What the operators ask of their task instance.
+    """The part of a task instance that operators use.
 
-    :ivar xcom: what was pushed, by key.
-    :ivar others: what other tasks have pushed, by task id and key, or by run id, task id and key.
+    :ivar xcom: the pushed values, by key.
+    :ivar others: values that other tasks have pushed, by task id and key, or by run id, task id and key.
     :ivar previous: earlier runs' task instances, newest first, by the state that they ended in.
     :ivar runs: the states of other runs of its DAG, by their ids.
-    :ivar gone_dags: the ids of DAGs that Airflow doesn't know; it knows all others.
+    :ivar gone_dags: the ids of DAGs that Airflow doesn't know. It knows all others.
     """
 
     map_index = -1
@@ -153,7 +153,7 @@ def ended(run_id: str, logical_date: datetime, try_number: int = 1) -> SimpleNam
 
 
 def run_context(**entries: Any) -> dict[str, Any]:
-    """Return the context of a new scheduled run without a data interval; ``entries`` go over it."""
+    """Return the context of a new scheduled run without a data interval. ``entries`` override it."""
     return {
         "ti": TaskInstance(),
         "task_state_store": StateStore(),
@@ -163,7 +163,7 @@ def run_context(**entries: Any) -> dict[str, Any]:
 
 
 class Logged:
-    """What was logged during a test: by libraries, and by Airflow's tasks and hooks, which print it."""
+    """The log of a test: lines of libraries, and lines that Airflow's tasks and hooks print."""
 
     _LINE = re.compile(r"\[(?P<level>\w+) *\] (?P<message>.*?) *\[[\w.]*airflow_insightly_hooks[\w.]*\] loc=")
 
@@ -178,20 +178,20 @@ class Logged:
         return self._caplog.text + self._printed
 
     def messages(self, *levels: str) -> list[str]:
-        """Return what our own classes logged at these levels (``info`` and the like)."""
+        """Return the messages that this package's classes logged at these levels (such as ``info``)."""
         return [m["message"] for m in self._LINE.finditer(self.text) if m["level"] in levels]
 
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Logged:
-    """Return what is logged during the test."""
+    """Return the test's log."""
     caplog.set_level(logging.DEBUG)
     return Logged(caplog, capfd)
 
 
 @pytest.fixture
 def parsed_criteria(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return what is parsed as criteria during the test: the same criteria as often as they are parsed."""
+    """Return the criteria that are parsed during the test, once for each time that they are parsed."""
     parsed: list[object] = []
     parse = criteria_module.parse_criteria
 
@@ -205,7 +205,7 @@ def parsed_criteria(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.fixture(autouse=True)
 def _operators_outside_of_a_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tests call ``execute`` as Airflow's own do."""
+    """Let tests call ``execute`` directly, as Airflow's own tests do."""
     from airflow.sdk.bases.operator import ExecutorSafeguard
 
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
@@ -213,14 +213,14 @@ def _operators_outside_of_a_runner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _a_new_process() -> Iterator[None]:
-    """Forget what a process shares, such as which accounts have spent their day: tests share accounts."""
+    """Reset state that a process shares, such as accounts whose day is spent, since tests share accounts."""
     yield
     clear_process_registries()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_public_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trust the first public authority alone: to read all takes 20 ms, at each of hundreds of senders."""
+    """Trust the first public authority only. To read all takes 20 ms for each of hundreds of senders."""
     first, end, _ = Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----\n")
     file = tmp_path_factory.mktemp("certifi") / "cacert.pem"
     file.write_text(first + end, "utf-8")
@@ -231,9 +231,9 @@ def _one_public_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_resolver_of_this_machine() -> Iterator[None]:
-    """Look names up without the machine's resolver, which may be slow, or know names that it shouldn't.
+    """Look names up without the machine's resolver, which may be slow, or may know the tests' names.
 
-    ``localhost`` is 127.0.0.1; a test that needs another name says what that leads to.
+    ``localhost`` is 127.0.0.1. A test that needs another name sets its addresses.
     """
     look_up = socket.getaddrinfo
 
@@ -262,7 +262,7 @@ def _running_sandbox() -> Iterator[RunningSandbox]:
 
 @pytest.fixture
 def sandbox(_running_sandbox: RunningSandbox) -> RunningSandbox:
-    """Insightly's stand-in in its seeded beginning, without its limit of requests a second."""
+    """Insightly's stand-in with its seeded records, without its limit of requests per second."""
     _running_sandbox.reset()
     _running_sandbox.configure(requests_per_second=100_000)
     return _running_sandbox

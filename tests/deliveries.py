@@ -1,4 +1,4 @@
-"""Payloads for the deliver task, and what its ledger says of them."""
+"""Payloads for the deliver task, and their state in its ledger."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def payloads(count: int, first: int = 0) -> list[dict[str, Any]]:
 
 
 def deliver(context: dict[str, Any], given: Any, **arguments: Any) -> Any:
-    """Run the deliver task; return its report."""
+    """Run the deliver task. Return its report."""
     return WebhookOperator(task_id="deliver", payloads=given, **arguments).execute(context)
 
 
 def undelivered(context: dict[str, Any], given: Any, **arguments: Any) -> UndeliveredError:
-    """Run a deliver task that fails; return how."""
+    """Run a deliver task that must fail. Return its error."""
     with pytest.raises(UndeliveredError) as caught:
         deliver(context, given, **arguments)
     return caught.value
 
 
 def ask_again(context: dict[str, Any], *numbers: int, clears: bool = True) -> None:
-    """Ask for payloads, as ``payloads`` numbers them, to be sent again; clear the task as Airflow does."""
+    """Ask to send payloads again, by their numbers in ``payloads``. Clear the task as Airflow does."""
     messages = {f"msg_{number}": f"Contacts {number} added 2017-03-10T08:00:00Z" for number in numbers}
     request = ResendRequest(secrets.token_hex(6), "somebody", "2026-01-01T00:00:00Z", clears, {"": messages})
     assert add_request(context["task_state_store"], request, begun=())
@@ -72,14 +72,14 @@ def ask_again(context: dict[str, Any], *numbers: int, clears: bool = True) -> No
 
 
 def outstanding_of(ledger: Ledger, messages: Iterable[str]) -> list[str]:
-    """Return those of the messages that are to be POSTed, in order."""
+    """Return the messages that are still to be POSTed, in order."""
     return [message for message in messages if not ledger.is_settled(message)]
 
 
 def recorded(store: StateStore) -> dict[str, str]:
-    """Return what the ledger in a store says: message ids, and a state's letter with a number of POSTs.
+    """Return the ledger of a store: for each message id its state's letter and its number of POSTs.
 
-    What no POST was begun of is left out, and so is what is kept of each message besides.
+    Messages without a POST, and the ledger's other values, are left out.
     """
     token = store.get("delivery")["token"]
     head = store.get(f"delivery/{token}/head") or {"blocks": 0}

@@ -1,4 +1,4 @@
-"""An Insightly API of a test's own script, and the hook that asks it."""
+"""An Insightly API with scripted answers, and the hook for it."""
 
 from __future__ import annotations
 

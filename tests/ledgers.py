@@ -76,7 +76,7 @@ def write(
     written: float | None = None,
     **about: str,
 ) -> None:
-    """Write a ledger as a task does: messages, each with a record, a state's letter and a minute."""
+    """Write a ledger as a task does. Each message has a record, a state's letter and a minute."""
     store = LedgerStore(DatabaseStateStore(session, key), token)
     ledger = store.open(2, 3)
     ledger.about = {"conn_id": "billing", "receiver": "https://billing.example.com/in", **about}

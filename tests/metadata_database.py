@@ -1,4 +1,4 @@
-"""Airflow's metadata database, in memory: all tables, the DAGs of a test, and what tasks have kept."""
+"""Airflow's metadata database in memory: all tables, a test's DAGs, and the state of tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUNDLE = "dags-folder"
 
 @contextmanager
 def metadata_database(*, with_tables: bool = True) -> Iterator[Callable[[], Session]]:
-    """Have Airflow use a new database, and yield what makes sessions of it."""
+    """Have Airflow use a new database, and yield a factory for its sessions."""
     import_all_models()
     with _new_database(with_tables) as engine, pytest.MonkeyPatch.context() as patch:
         sessions = sessionmaker(engine, expire_on_commit=False)
@@ -43,7 +43,7 @@ _unused: list[Engine] = []
 
 @contextmanager
 def _new_database(with_tables: bool) -> Iterator[Engine]:
-    """Yield an engine of a new database. Engines are used again: each compiles what it executes by itself."""
+    """Yield an engine of a new database. Engines are reused, since each compiles its statements anew."""
     engine = _unused.pop() if _unused else _in_memory()
     connection = _connection(engine)
     connection.rollback()
@@ -58,7 +58,7 @@ _filled: dict[Callable[[Session], object], Engine] = {}
 
 
 def fill(session: Session, add: Callable[[Session], object]) -> None:
-    """Have a new database hold what a function adds. It is called once in a process; then that is copied."""
+    """Fill a new database with a function. It is called once in a process, and its result is copied."""
     connection = _connection(session.get_bind())
     if add in _filled:
         _connection(_filled[add]).backup(connection)
@@ -72,7 +72,7 @@ def fill(session: Session, add: Callable[[Session], object]) -> None:
 
 @cache
 def _to_copy(with_tables: bool) -> Engine:
-    """Return a database to copy: to make the tables takes a tenth of a second."""
+    """Return a database to copy, since making the tables takes a tenth of a second."""
     engine = _in_memory()
     if with_tables:
         Base.metadata.create_all(engine)
@@ -136,13 +136,13 @@ def add_dag(session: Session, dag: DAG, *, is_paused: bool = False) -> None:
 
 
 def add_again(session: Session, dag: DAG) -> None:
-    """Have Airflow store a DAG that it knows, after it has changed."""
+    """Have Airflow store a known DAG again after a change."""
     SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), bundle_name=BUNDLE, session=session)
     session.commit()
 
 
 def asset_of(session: Session, asset: Asset) -> int:
-    """Return the id that an asset has, or gets."""
+    """Return the id of an asset, which is added if it is missing."""
     found = session.scalar(select(AssetModel.id).where(AssetModel.name == asset.name))
     if found is not None:
         return found

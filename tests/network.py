@@ -1,4 +1,4 @@
-"""What stands in for the network beyond this machine: names, a proxy's tunnel, a record of dialling."""
+"""Stand-ins for the network beyond this machine: names, a proxy's tunnel, a record of dialled addresses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["NameService", "dialled_addresses", "tunnel"]
 
 
 class NameService:
-    """Answers for names, and hands other questions on to the system.
+    """Answers look-ups of its names, and passes others on to the system.
 
-    :param names: the addresses of each name; a list of lists is answered one after the other.
-    :ivar asked: the names of ours that were asked for, in order.
+    :param names: the addresses of each name; a list of lists has one list for each look-up.
+    :ivar asked: which of these names were looked up, in order.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class NameService:
 
 
 def dialled_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the addresses that anybody connects to, in order; none but loopback can be reached."""
+    """Return the addresses that are dialled, in order. Only loopback addresses can be reached."""
     dialled: list[str] = []
     connect = socket.socket.connect
 
@@ -55,9 +55,9 @@ def dialled_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def tunnel(port: int) -> list[bytes | Callable[[socket.socket], None]]:
-    """Return the steps of a proxy that opens a tunnel to a port of 127.0.0.1, whatever it was asked for.
+    """Return the steps of a proxy whose tunnel always leads to a port of 127.0.0.1.
 
-    It hands on all that comes, from either side: bytes, the end, a reset.
+    It passes on everything from both sides: bytes, the end, a reset.
     """
 
     def relay(client: socket.socket) -> None:

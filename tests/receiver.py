@@ -1,4 +1,4 @@
-"""A receiver on a real socket that keeps its connections open, each of which does what a function says.
+"""A receiver on a real socket that keeps its connections open. A function controls each connection.
 
 The function gets a ``Link``, its end of the connection. It reads POSTs, answers them, sends too much, and
 ends the connection as a test needs it. What has come is noted, with the connection that it came on.
@@ -37,7 +37,7 @@ class Post:
     """A POST that was read.
 
     :ivar connection: the number of its connection, from 0.
-    :ivar closes: whether it says that it is the last one on its connection.
+    :ivar closes: whether it has the header ``Connection: close``.
     :ivar at: when it was read, by the monotonic clock.
     :ivar is_taken: whether it was answered with a 2xx that was meant for it.
     """
@@ -52,10 +52,10 @@ class Post:
 
 @dataclass
 class Receiver:
-    """What a receiver has seen.
+    """The POSTs and connections of a receiver.
 
-    :ivar posts: those that were read, in order.
-    :ivar most_open: how many connections were open at the same time; neither side had begun to end them.
+    :ivar posts: the POSTs that were read, in order.
+    :ivar most_open: the highest number of connections that were open at once, with no side ending them.
     """
 
     port: int
@@ -100,7 +100,7 @@ class Receiver:
 class Link:
     """The receiver's end of one connection.
 
-    :ivar is_resumed: whether its TLS session goes on from an earlier connection's.
+    :ivar is_resumed: whether it resumes the TLS session of an earlier connection.
     """
 
     def __init__(self, receiver: Receiver, connection: socket.socket, stopped: threading.Event) -> None:
@@ -177,7 +177,7 @@ class Link:
         select.select([self._socket], [], [], LONGEST)
 
     def wait_for_end(self, seconds: float = LONGEST) -> bool:
-        """Read, and drop, until the other side ends the connection; return whether it does in time."""
+        """Read and drop bytes until the other side ends the connection. Return whether it does in time."""
         end = time.monotonic() + seconds
         with contextlib.suppress(OSError):
             while not self._stopped.is_set() and (left := end - time.monotonic()) > 0:
@@ -205,8 +205,8 @@ class Link:
     ) -> None:
         """Answer a POST, if there is one.
 
-        :param heeds_close: whether to end the connection, and say so, where the POST asks for it.
-        :param then: what goes out together with the answer, behind it.
+        :param heeds_close: whether to end the connection, and say so, if the POST asks for it.
+        :param then: bytes that go out with the answer, after it.
         """
         if post is None:
             return
@@ -217,13 +217,13 @@ class Link:
         self.send("\r\n".join([*lines, "Content-Length: 0", "", ""]).encode() + then)
 
     def send(self, data: bytes) -> None:
-        """Send, whatever it is, and whether or not anybody is there."""
+        """Send bytes, even if the other side is gone."""
         with contextlib.suppress(OSError):
             self._socket.sendall(data)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Have all that is sent in the block, and the end of the connection, go out in one segment."""
+        """Send everything in the block, and the end of the connection, in one segment."""
         self._cork(1)
         try:
             yield
@@ -248,7 +248,7 @@ class Link:
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close: what comes from now on is answered with a reset, by the system."""
+        """Close the connection. The system answers later bytes with a reset."""
         self._is_ending = True
         self._socket.close()
 
@@ -260,7 +260,7 @@ class Link:
         self._socket.close()
 
     def end(self) -> None:
-        """End it as a well-behaved server does, if it hasn't ended."""
+        """End the connection as a well-behaved server does, unless it has ended."""
         if self._socket.fileno() != -1:
             self.finish()
             self.wait_for_end(1)
@@ -289,12 +289,12 @@ def receiving(
 ) -> Iterator[Receiver]:
     """Run a receiver until the end of the block.
 
-    :param scripts: what to do on the first connection, the second one, and so on. A connection is ended well
+    :param scripts: functions for the first connection, the second one, and so on. A connection is ended well
         when its script is through.
-    :param default: what to do on further ones.
+    :param default: the function for all later connections.
     :param tls: speak TLS with these settings.
     :param port: at which port; 0 finds a free one.
-    :param window: about how many bytes the system takes of what isn't read yet.
+    :param window: about how many unread bytes the system accepts.
     """
     listener = socket.create_server((address, port), backlog=128)
     if window is not None:

@@ -60,7 +60,7 @@ class Request:
 
 
 def answer(status: str = "200 OK", *headers: str, body: bytes = b"") -> bytes:
-    """Return a whole answer, its length told, and that the connection ends with it."""
+    """Return a whole answer with ``Content-Length`` and ``Connection: close``."""
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "Connection: close", "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -74,7 +74,7 @@ def repeat(piece: bytes, every: float, times: int) -> list[object]:
 class Server:
     """A server that listens on a port of 127.0.0.1.
 
-    :ivar requests: those that were read, in order.
+    :ivar requests: the requests that were read, in order.
     :ivar connections: how many were accepted.
     """
 
@@ -100,8 +100,8 @@ def serving(
 ) -> Iterator[Server]:
     """Run a server until the end of the block.
 
-    :param script: what to do on each connection, or a function that tells it for the n-th one, from 0.
-    :param reads: whether to read the request first; if not, nothing is read but by the script.
+    :param script: the steps for each connection, or a function that returns them for the n-th one, from 0.
+    :param reads: whether to read the request first; otherwise only the script reads.
     :param tls: speak TLS with these settings.
     :param address: where to listen; ``::1`` for IPv6.
     :param port: at which port; 0 finds a free one.
@@ -137,7 +137,7 @@ def accepting(
 ) -> Iterator[None]:
     """Take connections until the end of the block, and serve each in a thread of its own.
 
-    :param accepted: takes a connection and returns what serves it; called for one after another.
+    :param accepted: takes a connection and returns a function that serves it; called for each in turn.
     :param stopped: set at the end of the block; the threads have five seconds then.
     """
     listener.settimeout(0.02)

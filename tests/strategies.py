@@ -1,4 +1,4 @@
-"""Hypothesis strategies: records as Insightly's API delivers them, and what users write about them."""
+"""Hypothesis strategies: records as Insightly's API delivers them, and criteria and workflows of users."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ milliseconds = recent.map(lambda instant: instant.replace(microsecond=instant.mi
 
 
 def api_text(instant: datetime) -> str:
-    """Return a time as the API writes it: milliseconds only where there are some."""
+    """Return a time as the API writes it, with milliseconds only if it has some."""
     text = instant.strftime("%Y-%m-%d %H:%M:%S")
     return f"{text}.{instant.microsecond // 1000:03}" if instant.microsecond else text
 
@@ -320,7 +320,7 @@ LogicTree = int | tuple[str, list[Any]]
 
 @st.composite
 def logic_trees(draw: st.DrawFn) -> tuple[LogicTree, int]:
-    """What a logic line says, and of how many conditions; each is in it."""
+    """The tree of a logic line, and its number of conditions. The tree has each condition."""
     tree = draw(
         st.recursive(
             st.integers(1, 5),
@@ -342,7 +342,7 @@ def logic_trees(draw: st.DrawFn) -> tuple[LogicTree, int]:
 
 
 def logic_line(draw: st.DrawFn, tree: LogicTree, binding: int = 0) -> str:
-    """Write a tree as a line, with spaces, cases and needless parentheses as they come."""
+    """Write a tree as a line, with random spaces, cases and needless parentheses."""
     space = draw(st.sampled_from([" ", " ", "  ", "\t"]))
     if isinstance(tree, int):
         text, own = str(tree), 3
@@ -359,7 +359,7 @@ def logic_line(draw: st.DrawFn, tree: LogicTree, binding: int = 0) -> str:
 
 @st.composite
 def logic_lines(draw: st.DrawFn) -> tuple[str, LogicTree, int]:
-    """A logic line, what it says, and of how many conditions."""
+    """A logic line, its tree, and its number of conditions."""
     tree, count = draw(logic_trees())
     return logic_line(draw, tree), tree, count
 
@@ -374,7 +374,7 @@ def numbered_conditions(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def criteria(draw: st.DrawFn, depth: int = 6) -> dict[str, Any] | None:
-    """Criteria whose groups nest up to ``depth`` deep; most of them nest so deep somewhere."""
+    """Criteria whose groups nest up to ``depth`` deep. Most of them reach this depth somewhere."""
     kind = draw(st.sampled_from(["all", "any", "none", "condition"])) if depth else "condition"
     if kind == "condition":
         return draw(conditions | numbered_conditions() | st.none())
@@ -457,7 +457,7 @@ _delivery_keys: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def file_webhooks(draw: st.DrawFn, number: int) -> dict[str, Any]:
-    """A webhook as a file says it; its name differs from those of other numbers."""
+    """A webhook as in a workflow file. Its name is unique to its number."""
     receiver = draw(st.sampled_from([{"conn_id": "c"}, {"uri": "https://x.example/h?a={{ b }}#c"}]))
     return receiver | draw(
         st.fixed_dictionaries(
@@ -479,7 +479,7 @@ def file_webhooks(draw: st.DrawFn, number: int) -> dict[str, Any]:
 
 @st.composite
 def workflow_files(draw: st.DrawFn) -> dict[str, Any]:
-    """The keys of a workflow of Contacts, and their values, as a file holds them."""
+    """The keys and values of a workflow file for Contacts."""
     webhooks = [draw(file_webhooks(number)) for number in range(draw(st.integers(1, 3)))]
     schedules = st.sampled_from(
         [

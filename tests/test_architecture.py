@@ -129,7 +129,7 @@ def layer_of(module: str) -> str:
 
 
 def imports_of(module: str) -> Iterator[str]:
-    """Yield the full names of what a module imports, inside functions and for type checking as well."""
+    """Yield the full names of a module's imports, inside functions and for type checking as well."""
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -152,7 +152,7 @@ def is_allowed(imported: str, allowed: set[str]) -> bool:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_downwards(module):
-    """Of this project, a module imports only its own package and lower ones; none imports the sandbox."""
+    """A module imports only its own and lower packages of this project. No module imports the sandbox."""
     ours = [name for name in imports_of(module) if name.split(".")[0] == PACKAGE]
     allowed = MAY_IMPORT[package_of(module)]
     assert [name for name in ours if not is_allowed(name, allowed)] == []
@@ -171,7 +171,7 @@ def test_the_core_is_pure(module):
 
 
 def test_this_test_sees_imports():
-    """The rules above are not kept by looking at nothing."""
+    """The tests above really find imports."""
     assert len(MODULES) > 20
     assert {package_of(module) for module in MODULES} <= set(MAY_IMPORT)
     assert f"{PACKAGE}.core.delivery.ledger" in imports_of(
@@ -202,7 +202,7 @@ FULLEST_FOLDER = 15
 
 
 def test_there_are_no_circles():
-    """No chain of imports, those of types and inside of functions included, leads back to where it began."""
+    """No chain of imports is a circle, including imports of types and inside functions."""
     graph = {
         module: {name for name in imports_of(module) if name in MODULES and name != module}
         for module in MODULES
@@ -215,7 +215,7 @@ def test_there_are_no_circles():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_long(module):
-    """A module that is read in one go has 400 lines at most."""
+    """A module has 400 lines at most, so that it can be read in one go."""
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
 
 
@@ -223,7 +223,7 @@ def test_no_module_is_long(module):
     "folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name
 )
 def test_no_folder_is_full(folder):
-    """A folder that is seen at one glance has 15 modules at most."""
+    """A folder has 15 modules at most, so that it can be seen at one glance."""
     assert len(list(folder.glob("*.py"))) <= FULLEST_FOLDER
 
 
@@ -252,7 +252,7 @@ DAGS = [str(path) for path in sorted((ROOT / "dags").glob("*.py"))]
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> dict[str, list[str]]:
-    """What is loaded after each step, in a fresh interpreter that takes the lightest steps first."""
+    """The modules that are loaded after each step, in a new interpreter with the lightest steps first."""
     steps = [*PURE, "airflow.sdk", *DAG_PARTS, *DAGS]
     done = subprocess.run(
         [sys.executable, "-c", LOAD, json.dumps(steps)],
@@ -272,7 +272,7 @@ DEFINITIONS = [m for m in MODULES if m.startswith(f"{PACKAGE}.cli.definition")]
 
 @pytest.mark.parametrize("module", DEFINITIONS)
 def test_the_definitions_of_commands_are_light(module):
-    """Airflow imports them whenever ``airflow`` starts: they import nothing but what is loaded by then."""
+    """Airflow imports them whenever ``airflow`` starts, so they import only modules already loaded."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     found = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     found |= {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
@@ -287,13 +287,13 @@ def test_the_pure_part_loads_no_airflow(loaded, module):
 
 
 def test_airflows_sdk_loads_no_client(loaded):
-    """What the tests below find would be ours: Airflow's own part of a DAG file doesn't load requests."""
+    """Airflow's own part of a DAG file doesn't load requests, so the tests below find this package's."""
     assert loaded["airflow.sdk"] == ["airflow"]
 
 
 @pytest.mark.parametrize("step", [*DAG_PARTS, *DAGS], ids=lambda step: step.removeprefix(f"{ROOT}/"))
 def test_parsing_a_dag_stays_light(loaded, step):
-    """What a DAG file imports, and each example DAG, loads neither requests nor the sandbox."""
+    """The imports of a DAG file, and each example DAG, load neither requests nor the sandbox."""
     assert loaded[step] == ["airflow"]
 
 
@@ -326,7 +326,7 @@ def test_the_public_surface_is_stated(module):
 
 
 def test_every_module_states_its_surface():
-    """Only a package that holds nothing itself has no ``__all__``."""
+    """Only a package without names of its own has no ``__all__``."""
     assert {MODULES[module].name for module in set(MODULES) - set(STATING)} <= {"__init__.py", "version.py"}
 
 
@@ -394,14 +394,14 @@ STORED = [
 
 @pytest.mark.parametrize("path", STORED)
 def test_stored_paths_stay(path):
-    """Classes whose paths outlast a release in Airflow's database are where they have always been."""
+    """Classes whose paths Airflow's database stores stay at their paths."""
     module, _, name = path.rpartition(".")
     found = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
     assert f"{found.__module__}.{found.__qualname__}" == f"{PACKAGE}.{path}"
 
 
 def test_all_stored_paths_are_pinned():
-    """No operator, sensor, trigger, link, policy or hook is left out above."""
+    """The test above has every operator, sensor, trigger, link, policy and hook."""
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, RetryPolicy
     from airflow.triggers.base import BaseTrigger
 

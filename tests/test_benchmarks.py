@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: the deliveries' network is one, and webhooks are webhooks."""
+"""The benchmarks measure what they say: their network has round trips, and their webhooks are real."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_contestants() -> None:
 
 
 def test_a_receiver_at_its_limit() -> None:
-    """It works on so many requests at once, and tells how many came in its busiest 10 s."""
+    """It works on a limited number of requests at once, and counts the requests of its busiest 10 s."""
     from contestants import by_engine, make_payloads
     from receiver import receiving
 
@@ -51,7 +51,7 @@ def test_a_receiver_at_its_limit() -> None:
 
 
 def test_busiest_span() -> None:
-    """Of any 10 seconds those count in which most requests came; a request leaves them 10 s after it came."""
+    """The busiest span is the 10 s with the most requests. A request leaves the span 10 s after it came."""
     from busiest_span import BusiestSpan
 
     span = BusiestSpan()
@@ -61,7 +61,7 @@ def test_busiest_span() -> None:
 
 
 def test_tls() -> None:
-    """The receiver counts connections, handshakes and POSTs of contestants that speak TLS, each time anew."""
+    """The receiver counts connections, handshakes and POSTs of contestants with TLS, from 0 each time."""
     from contestants import by_engine, by_session, make_payloads
     from receiver import receiving
 
@@ -81,7 +81,7 @@ def test_tls() -> None:
 
 
 def test_resumed_handshake() -> None:
-    """A handshake that resumes a session is counted as such; the receiver ends what it is asked to end."""
+    """Handshakes that resume a session are counted separately. The receiver ends connections on request."""
     from receiver import receiving
 
     with receiving(tls=True) as receiver:
@@ -115,7 +115,7 @@ def test_round_trips() -> None:
 
 
 def test_half_closed_connection() -> None:
-    """The proxy forwards the end of each direction by itself, behind all bytes and as late as they are."""
+    """The proxy forwards the end of each direction separately, after all bytes and with their delay."""
     from delaying_proxy import delayed
 
     received = []
@@ -145,7 +145,7 @@ def test_half_closed_connection() -> None:
 
 @pytest.mark.slow
 def test_table() -> None:
-    """What the table measures has a target each."""
+    """Each measurement of the table has a target."""
     from delivery import TARGETS
     from delivery_table import by_distance
 
@@ -155,7 +155,7 @@ def test_table() -> None:
 
 
 def test_incoming_body() -> None:
-    """What the benchmark of the endpoint sends is a webhook, of a record that has changed at that moment."""
+    """The benchmark of the endpoint sends webhooks about a record that has just changed."""
     from incoming import body
 
     from airflow_insightly_hooks.core.incoming.received_entity import read_entity
@@ -168,7 +168,7 @@ def test_incoming_body() -> None:
 
 
 def _soaked(rule, journal, posts, readings=(), after=0.0):
-    """Return what the soak's check says of some changes and POSTs of contacts."""
+    """Return the result of the soak's check for some changes and POSTs of contacts."""
     from soak_checks import Expected, check
     from soak_receiver import Post
 
@@ -189,7 +189,7 @@ def _changed(number, record, what, at, rating=0):
 
 
 def test_soak_finds_what_is_lost() -> None:
-    """A change that was read and did not come is missing; one that could not be read any more is not."""
+    """A change that was read and did not arrive is missing. A change that could no longer be read is not."""
     from soak_checks import Reading
 
     journal = [
@@ -218,7 +218,7 @@ def test_soak_finds_what_nobody_changed() -> None:
 
 
 def test_soak_of_criteria() -> None:
-    """What is to trigger once triggers at the first readable state that meets the criteria, and only once."""
+    """A record that triggers once does so at the first readable state that meets the criteria."""
     from soak_checks import Reading
 
     journal = [
@@ -236,7 +236,7 @@ def test_soak_of_criteria() -> None:
 
 
 def test_soak_of_time_triggers() -> None:
-    """A record comes once its time is over, as it is then, and not if it was deleted before."""
+    """A record arrives at its time, in its state at that time, unless it was deleted before."""
     created, edited = _changed(1, 7, "created", 100), _changed(2, 7, "updated", 130)
     sent = (165.0, 204, "msg_a", 7, 2)
     assert not _soaked("later", [created, edited], [sent], after=60).problems
@@ -246,7 +246,7 @@ def test_soak_of_time_triggers() -> None:
 
 
 def test_soak_receivers(tmp_path: Path) -> None:
-    """A receiver writes down each POST, answers as it is told to, and comes back to its port."""
+    """A receiver records each POST, answers as configured, and restarts on its port."""
     import requests
     from soak_receiver import NO_NUMBER, posts_in, receivers
 
@@ -278,7 +278,7 @@ def test_soak_receivers(tmp_path: Path) -> None:
 
 
 def test_soak_day() -> None:
-    """A day has two peaks and a quiet night, and a fast one as many changes as a slow one."""
+    """A day has two peaks and a quiet night. A fast day has as many changes as a slow one."""
     from soak_crm import AT_NIGHT, Day
 
     slow, fast = Day(24, 10, 5), Day(24, 100, 5)
@@ -291,7 +291,7 @@ def test_soak_day() -> None:
 
 
 def test_soak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a process takes during a soak is told, by the component that has started it."""
+    """A process's memory during a soak is reported under the component that has started it."""
     import soak_measures
 
     elapsed = 0.0

@@ -1,4 +1,4 @@
-"""What Airflow reads of the provider: its description, its connection forms, its plugin."""
+"""The provider's parts for Airflow: its description, its connection forms, its plugin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWN_FIELDS = {
 
 
 def named(value: Any, key: str = "") -> Iterator[str]:
-    """Yield every dotted path of ours that the description names."""
+    """Yield every dotted path of this package in the description."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from named(item, name)
@@ -43,7 +43,7 @@ def named(value: Any, key: str = "") -> Iterator[str]:
 
 
 def settings_with(conn_type: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return what the hook of a connection type reads from a connection with these extra fields."""
+    """Return the settings that a connection type's hook reads from a connection with these extra fields."""
     connection = {"conn_type": conn_type, **OWN_FIELDS[conn_type], "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_FORM", json.dumps(connection))
     module, _, name = CONNECTIONS[conn_type]["hook-class-name"].rpartition(".")
@@ -105,14 +105,14 @@ def test_hooks_and_connection_types(conn_type: str) -> None:
 
 @pytest.mark.parametrize("conn_type", CONNECTIONS)
 def test_the_form_shows_every_field(conn_type: str) -> None:
-    """The form has a field for each declared one, in the same order; no name is declared twice."""
+    """The form has each declared field, in the same order. No name is declared twice."""
     names = [field.name for field in CONNECTION_FIELDS[conn_type]]
     assert list(CONNECTIONS[conn_type]["conn-fields"]) == names
 
 
 @pytest.mark.parametrize(("conn_type", "field"), FIELDS, ids=lambda value: getattr(value, "name", value))
 def test_a_field_is_declared_soundly(conn_type: str, field: ConnectionField) -> None:
-    """A field has a label and a default of its own kind; only a text may be without one, and a secret is."""
+    """A field has a label and a default of its kind. Only texts may have none, and secrets have none."""
     kinds: dict[str, tuple[type, ...]] = {
         "string": (str,),
         "number": (int, float),
@@ -129,7 +129,7 @@ def test_a_field_is_declared_soundly(conn_type: str, field: ConnectionField) -> 
 
 @pytest.mark.parametrize(("conn_type", "field"), FIELDS, ids=lambda value: getattr(value, "name", value))
 def test_every_field_is_read(conn_type: str, field: ConnectionField, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value that no field can have is refused by the field's name: the hook reads what is declared."""
+    """The hook reads every declared field: an impossible value is refused with the field's name."""
     with pytest.raises(InvalidConnection) as caught:
         settings_with(conn_type, {field.name: [1]}, monkeypatch)
     assert caught.value.field == f"extra.{field.name}"
@@ -157,7 +157,7 @@ def test_a_number_has_its_bounds(
 
 @pytest.mark.parametrize("conn_type", CONNECTIONS)
 def test_defaults_of_the_form_are_the_hooks_own(conn_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A form that is saved as it stands means the same as a connection without extras."""
+    """A form that is saved unchanged means the same as a connection without extras."""
     fields = CONNECTIONS[conn_type]["conn-fields"]
     defaults = {name: field["schema"].get("default") for name, field in fields.items()}
     settings = []
@@ -173,7 +173,7 @@ def test_defaults_of_the_form_are_the_hooks_own(conn_type: str, monkeypatch: pyt
 
 
 def test_secret_fields_are_hidden() -> None:
-    """What is secret is a password field in the form, which Airflow stores encrypted and never shows."""
+    """A secret is a password field in the form, which Airflow stores encrypted and never shows."""
     for conn_type in ("insightly_webhook", "insightly_incoming"):
         schema = CONNECTIONS[conn_type]["conn-fields"]["signing_secret"]["schema"]
         assert schema["format"] == "password"

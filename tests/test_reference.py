@@ -1,4 +1,4 @@
-"""The reference lists what there is: nothing is left out, and what is made from the code is up to date."""
+"""The reference is complete, and its generated parts are up to date."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def public_names() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", list(reference.pages()), ids=lambda path: path.stem)
 def test_the_blocks_are_up_to_date(path: Path) -> None:
-    """Each is what the code makes now: `make reference`."""
+    """Each block is the one that `make reference` makes now."""
     text = path.read_text(encoding="utf-8")
     assert reference.made(text) == text
 
@@ -97,7 +97,7 @@ def test_every_subject_has_a_block(kind: str, subjects: list[str]) -> None:
 
 
 def test_every_error_has_a_section() -> None:
-    """Those that are raised only inside of the package, too, since logs show them."""
+    """This includes errors that are raised only inside the package, since logs show them."""
     found = {error.__name__ for error in errors.all_errors()}
     declared = set()
     for path in PACKAGE.rglob("*.py"):
@@ -111,7 +111,7 @@ def test_every_error_has_a_section() -> None:
 
 
 def test_errors_say_their_cause_and_their_remedy() -> None:
-    """In paragraphs that begin so."""
+    """The paragraphs begin with these words."""
     says = {error.__name__: described(vars(error)["__doc__"]) for error in errors.all_errors()}
     lacking = {
         name for name, text in says.items() if not (text.labelled("Cause") and text.labelled("Remedy"))
@@ -257,7 +257,7 @@ class Gone:
     ],
 )
 def test_an_argument_that_is_not_described(monkeypatch, of, block, error) -> None:
-    """No table is made without it, nor with one that is no argument any more."""
+    """No table is made if an argument is not described, or a described one doesn't exist any more."""
     monkeypatch.setattr(api, "_import", lambda path: of)
     with pytest.raises(ValueError, match=error):
         block("x")
@@ -320,7 +320,7 @@ def test_an_error_that_is_not_described(monkeypatch, error, fault) -> None:
 
 
 def test_a_block_of_an_unknown_kind() -> None:
-    """A mistake in a marker is not passed over."""
+    """A mistake in a marker is an error."""
     with pytest.raises(ValueError, match="there is no block 'colour'"):
         reference.made("<!-- begin: colour red -->\n<!-- end -->")
 
@@ -342,7 +342,7 @@ def test_a_block_of_an_unknown_kind() -> None:
     ],
 )
 def test_which_keys_are_listed(store: str, key: str, is_listed: bool) -> None:
-    """By its pattern; ``tests/e2e/test_stored_state.py`` asks it of the keys that real runs have stored."""
+    """Keys match by pattern. ``tests/e2e/test_stored_state.py`` checks the keys that real runs store."""
     assert state.described(store, key) is is_listed
 
 

@@ -1,4 +1,4 @@
-"""What a release is made of: version, changelog, metadata, and the workflows that test and publish it."""
+"""The parts of a release: version, changelog, metadata, and the workflows that test and publish it."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ HEADINGS = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULT
     ],
 )
 def test_links_of_the_readme(given, expected):
-    """On a package index they lead to the repository, at the tag of the version."""
+    """On a package index, links lead to the repository, at the tag of the version."""
     assert absolute_links(given, ROOT, "R", "v1") == expected
 
 
 def test_the_readme_has_no_relative_link_left():
-    """The whole of it, as the package index shows it."""
+    """This holds for the whole README, as the package index shows it."""
     text = absolute_links((ROOT / "README.md").read_text(), ROOT, REPOSITORY, f"v{__version__}")
     assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
 
 
 def test_the_address_of_the_project_stands_in_one_place():
-    """So that another address is one change."""
+    """Another address is one change then."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     names = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
     found = [name for name in names if REPOSITORY.encode() in (ROOT / name).read_bytes()]
@@ -82,7 +82,7 @@ def test_the_version_is_the_changelogs():
 
 
 def test_the_changelogs_sections():
-    """They are those of Keep a Changelog, each once a version, in its order."""
+    """The sections are those of Keep a Changelog, in its order, and once in each version."""
     order = ["Added", "Changed", "Deprecated", "Fixed", "Removed", "Security"]
     for version in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]:
         sections = re.findall(r"^### (.*)$", version, re.MULTILINE)

@@ -29,7 +29,7 @@ def curl(sandbox: RunningSandbox, line: str) -> tuple[int, object]:
 
 
 def test_no_block_is_without_a_test() -> None:
-    """The page holds the blocks that the tests below execute, and no other."""
+    """The tests below execute every block of the page."""
     kinds = [kind for kind, _ in BLOCKS]
     assert (kinds.count("bash"), kinds.count("python"), len(kinds)) == (5, 2, 7)
     assert BLOCKS[0] == ("bash", f"{COMMAND}\n")
@@ -57,7 +57,7 @@ def test_the_lines_play_the_crm_user() -> None:
 
 
 def test_the_lines_play_the_receiver() -> None:
-    """A bin answers as it was told to, keeps what came, and is emptied."""
+    """A bin answers as configured, keeps the requests, and can be emptied."""
     with running_sandbox() as sandbox:
         answers = [curl(sandbox, line) for line in CURLS[1].splitlines()]
     assert [status for status, _ in answers] == [200, 503, 200, 204]
@@ -66,7 +66,7 @@ def test_the_lines_play_the_receiver() -> None:
 
 
 def test_the_lines_play_insightlys_webhooks() -> None:
-    """A change is told of, and the counts say so; nothing is told of any more at the end."""
+    """A change is sent as a webhook, and the counts show it. At the end, no more webhooks are sent."""
     with running_sandbox() as sandbox:
         first, added, *others = CURLS[2].replace("http://127.0.0.1:8765", sandbox.url).splitlines()
         answers = [curl(sandbox, line) for line in (first, added)]
@@ -74,14 +74,14 @@ def test_the_lines_play_insightlys_webhooks() -> None:
             time.sleep(0.01)
         answers += [curl(sandbox, line) for line in others]
     assert [status for status, _ in answers] == [200, 201, 200, 200, 200]
-    (told,) = answers[2][1]
-    assert (told["username"], json.loads(told["body"])["entity"]["TITLE"]) == ("insightly", "Call back")
+    (webhook,) = answers[2][1]
+    assert (webhook["username"], json.loads(webhook["body"])["entity"]["TITLE"]) == ("insightly", "Call back")
     assert [webhook["acknowledged"] for webhook in answers[3][1]["webhooks"]] == [1]
     assert answers[4][1]["settings"]["webhook"] is None
 
 
 def test_the_lines_make_trouble() -> None:
-    """Settings are taken and shown; all is undone at the end."""
+    """Settings are accepted and shown, and reset at the end."""
     with running_sandbox() as sandbox:
         *settings, shown, undone = [curl(sandbox, line) for line in CURLS[3].splitlines()]
     assert [status for status, _ in (*settings, shown, undone)] == [200] * 9

@@ -1,4 +1,4 @@
-"""The site is made of the Markdown pages, and loads nothing from other hosts; all links lead somewhere."""
+"""The site is made from the Markdown pages, loads nothing from other hosts, and has no broken link."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def conf() -> ModuleType:
 def test_what_is_loaded_from_another_host_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:
-    """In pages, styles, scripts and pictures."""
+    """Loads are found in pages, styles, scripts and pictures."""
     (tmp_path / "index.html").touch()
     (tmp_path / name).write_text(text)
     assert check_site.main(str(tmp_path)) == 1
@@ -55,7 +55,7 @@ def test_what_is_loaded_from_another_host_is_found(
 
 
 def test_links_and_the_site_itself_are_no_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A link may lead anywhere; a relative address and one with its data in it ask nobody."""
+    """Links may lead anywhere. Relative addresses and data URLs load nothing from other hosts."""
     (tmp_path / "index.html").write_text(
         '<a href="https://www.example.com/">out</a><link rel="stylesheet" href="a.css"><img src="a.png">'
     )
@@ -96,12 +96,12 @@ def test_a_shelf_has_the_pages_it_lists(conf: ModuleType) -> None:
     ],
 )
 def test_links_out_of_the_site_are_text(conf: ModuleType, written: str, shown: str) -> None:
-    """But for single files, of which the site holds copies."""
+    """Single files are the exception, since the site has copies of them."""
     assert conf.without_outer_links(written, DOCS) == shown
 
 
 def test_anchors_are_those_of_github() -> None:
-    """Without punctuation, code marks and links; numbered where a heading stands twice; none from code."""
+    """They have no punctuation, code marks or links. Repeated headings are numbered. Code has no anchors."""
     text = "# A page's `key`: one, two\n## [A link](x.md)!\n```bash\n# no heading\n```\n## Twice\n## Twice\n"
     assert check_docs.anchors(text) == {"a-pages-key-one-two", "a-link", "twice", "twice-1"}
 
@@ -120,7 +120,7 @@ def test_anchors_are_those_of_github() -> None:
 def test_broken_links_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, fault: str | None
 ) -> None:
-    """A link leads to a file that is there and, where it names a heading, to that."""
+    """A link must lead to an existing file, and to an existing heading if it names one."""
     monkeypatch.setattr(check_docs, "ROOT", tmp_path)
     (tmp_path / "other.md").write_text("# A heading\n")
     page = tmp_path / "page.md"

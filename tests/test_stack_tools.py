@@ -1,4 +1,4 @@
-"""What the stacks of the end-to-end tests are made of does what it says."""
+"""The parts of the end-to-end tests' stacks work."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def answer(connection: socket.socket, text: bytes) -> bytes:
 
 
 def test_a_relay_forwards_in_both_directions(relay: BrokerRelay) -> None:
-    """What is sent comes back, on several connections."""
+    """Bytes that are sent come back, on several connections."""
     with connect(relay) as first, connect(relay) as second:
         assert (answer(first, b"one"), answer(second, b"two")) == (b"one", b"two")
 
 
 def test_a_cut_relay_breaks_and_refuses(relay: BrokerRelay) -> None:
-    """A cut ends what is connected and refuses what is new; afterwards the same port works again."""
+    """A cut ends open connections and refuses new ones. Afterwards the same port works again."""
     with connect(relay) as connection:
         assert answer(connection, b"before") == b"before"
         port = relay.port
@@ -105,7 +105,7 @@ def no_postgresql() -> Iterator[str]:
 
 
 def test_a_server_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without PostgreSQL or Redis, the tests with Celery workers say which of them they were skipped for."""
+    """Without PostgreSQL or Redis, the skipped tests with Celery workers say which one is missing."""
     port = free_port()
     monkeypatch.setattr(celery_stack, "REDIS_PORT", port)
     monkeypatch.setattr(celery_stack, "temporary_database", contextlib.nullcontext)

@@ -21,7 +21,7 @@ def setup(python: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_python() -> None:
-    """A Python that isn't there is named, with how to name another."""
+    """A missing Python is named, with the way to choose another."""
     done = setup("no-such-python")
     assert done.returncode == 1
     assert done.stderr == (
@@ -42,7 +42,7 @@ def test_old_python(tmp_path: Path) -> None:
 
 
 def test_no_browser(tmp_path: Path) -> None:
-    """Where Chromium can't be installed, that is said in a line, and nothing fails."""
+    """If Chromium can't be installed, a line says so, and nothing fails."""
     for name in ("sh", "dirname"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     command = ["sh", str(ROOT / "tools" / "browser.sh")]
@@ -55,7 +55,7 @@ def test_no_browser(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("last", "code"), [("true", 0), ("false", 1), ("exit 7", 1)])
 def test_side_by_side(tmp_path: Path, last: str, code: int) -> None:
-    """Commands run at once, what they say is shown in their order, and one that fails fails all."""
+    """Commands run at once, their output is shown in order, and a failing one fails the whole."""
     both = [f"mkfifo {tmp_path}/fifo; echo one; cat {tmp_path}/fifo", f"echo two; {last}"]
     # The first one ends only once the last one has begun.
     until_there = f"until [ -p {tmp_path}/fifo ]; do sleep 0.01; done; echo from the last >{tmp_path}/fifo"

@@ -1,4 +1,4 @@
-"""DAGs that are scheduled by changes of records, as Airflow's database knows them."""
+"""DAGs that are scheduled by changes of records, in Airflow's database."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def add_waiting_dag(
 ) -> list[str]:
     """Add a DAG that keeps cursors of record types, and is scheduled by their changes.
 
-    :param names: those of assets that it is scheduled by, in place of these.
-    :param how: what the name of an asset of changes depends on, in place of a plain one's.
+    :param names: the names of assets to schedule it by, instead of the record types' assets.
+    :param how: arguments of ``changes_asset_name``, which change the assets' names.
     :returns: the names of the assets that it is scheduled by.
     """
     if session.get(DagBundleModel, BUNDLE) is None:
@@ -54,7 +54,7 @@ def add_waiting_dag(
 
 
 def _active(session: Session, asset: Asset) -> int:
-    """Return the id of an asset that a DAG names."""
+    """Return the id of an asset that is in use by a DAG."""
     asset_id = asset_of(session, asset)
     session.merge(AssetActive(name=asset.name, uri=asset.uri))
     session.flush()
