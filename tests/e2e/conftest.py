@@ -242,7 +242,7 @@ def _dags(home: Path) -> Path:
         shutil.copytree(ROOT / source, folder, ignore=ignored, dirs_exist_ok=True)
     # Beside a good and a broken workflow file, what could hold up all of them.
     os.mkfifo(folder / "folder" / "pipe.yaml")
-    (folder / "folder" / "keys.yaml").write_text("".join(f"key_{n}: 1\n" for n in range(60_000)))
+    (folder / "folder" / "keys.yaml").write_text("".join(f"key_{n}: 1\n" for n in range(10_000)))
     (folder / "folder" / os.fsdecode(b"caf\xe9.yaml")).write_text("[")
     (folder / "folder" / "number.yaml").write_text(NUMBER)
     return folder

@@ -50,12 +50,9 @@ def test_the_pages_recipes(tmp_path):
     assert list((tmp_path / "home").iterdir()) == []
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
-    "files",
-    [
-        ["runs.py"],
-        pytest.param(["modes.py", "retention.py", "personal_data.py", "how_to.py"], marks=pytest.mark.scale),
-    ],
+    "files", [["runs.py"], ["modes.py", "retention.py", "personal_data.py", "how_to.py"]]
 )
 def test_every_kind_of_dag(tmp_path, files):
     """The tests in pytest_plugin_suite pass: DAGs, files, retries, time triggers, modes and deletions."""
