@@ -122,7 +122,6 @@ def test_slack_for_a_failed_run(
     tmp_path: Path, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The provider's notifier posts to the incoming webhook that the connection names."""
-    pytest.importorskip("airflow.providers.slack.notifications.slack_webhook")
     write_files(tmp_path)
     host, _, token = sandbox.bin_url("slack").rpartition("/")
     connection = {"conn_type": "slackwebhook", "host": host, "password": token}
