@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -126,3 +127,17 @@ def test_broken_links_are_found(
     page = tmp_path / "page.md"
     page.write_text(f"# Own\n[x]({link})\n```\n[x](in-code.md)\n```\n")
     assert list(check_docs.broken_links([page])) == ([f"page.md: {fault}"] if fault else [])
+
+
+def test_files_that_are_gone_or_have_other_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Git lists a file that was deleted and not committed; the others are checked all the same."""
+    monkeypatch.setattr(check_docs, "ROOT", tmp_path)
+    (tmp_path / "docs" / "reference").mkdir(parents=True)
+    (tmp_path / "docs" / "architecture.md").write_text("")
+    (tmp_path / "docs" / "reference" / "sandbox.md").write_text("")
+    (tmp_path / "gone.md").write_text("")
+    (tmp_path / "é one.md").write_text("[x](nowhere.md)")
+    for command in ("init", "-q"), ("add", "."):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "gone.md").unlink()
+    assert list(check_docs.faults()) == ["é one.md: the link to nowhere.md leads to no file"]

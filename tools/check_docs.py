@@ -19,8 +19,9 @@ REGISTRIES = re.compile(r"\b(pypi|pythonhosted|npmjs)\.(org|com)\b")
 
 def faults() -> Iterator[str]:
     """Yield a sentence for each fault."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    files = [ROOT / name for name in tracked.stdout.splitlines()]
+    # -z: other names than ASCII ones are quoted otherwise
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [ROOT / name for name in tracked.stdout.split("\0") if (ROOT / name).is_file()]
     yield from broken_links([path for path in files if path.suffix == ".md"])
     yield from registry_addresses(files)
     yield from unlisted_modules(files)
