@@ -3,22 +3,30 @@
 # JOBS=2 runs two at once: when one ends, the next one begins.
 set -uo pipefail
 set -m # otherwise background processes would not get Ctrl-C
-logs="$(mktemp -d)"
+logs="$(mktemp -d)" || exit 1
 trap 'rm -rf "$logs"' EXIT
 
-started=()
-trap 'for group in "${started[@]}"; do kill -INT -- "-$group" 2>/dev/null; done; wait; exit 130' INT TERM
+signals=(INT TERM KILL) # commands can tidy up after the first Ctrl-C; further ones end those that go on
+stops=0
+stop() {
+    for group in $(jobs -p); do kill -"${signals[stops]}" -- "-$group" 2>/dev/null; done
+    [ "$stops" = 2 ] || stops=$((stops + 1))
+}
+trap stop INT TERM HUP
+count=0
 for command in "$@"; do
-    [ ${#started[@]} -lt "${JOBS:-$#}" ] || wait -n
+    [ "$count" -lt "${JOBS:-$#}" ] || wait -n
+    [ "$stops" = 0 ] || break
     {
-        bash -c "$command" >"$logs/${#started[@]}" 2>&1
-        echo $? >"$logs/${#started[@]}.code"
+        bash -c "$command" >"$logs/$count" 2>&1
+        echo $? >"$logs/$count.code"
     } &
-    started+=($!)
+    count=$((count + 1))
 done
-wait
+while [ -n "$(jobs -pr)" ]; do wait; done
+[ "$stops" = 0 ] || exit 130
 failed=0
-for number in "${!started[@]}"; do
+for ((number = 0; number < count; number++)); do
     cat "$logs/$number"
     [ "$(cat "$logs/$number.code")" = 0 ] || failed=1
 done
