@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,69 @@ def test_side_by_side_with_a_limit(tmp_path: Path) -> None:
         timeout=30,
     )
     assert (done.stdout, done.returncode) == ("one\ntwo\nended\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "signals"),
+    [
+        ("exec sleep 60", [signal.SIGINT]),
+        ("exec sleep 60", [signal.SIGTERM]),
+        ("exec sleep 60", [signal.SIGHUP]),
+        ("trap '' INT; sleep 60", [signal.SIGINT, signal.SIGINT]),
+        ("trap '' INT TERM; sleep 60", [signal.SIGINT, signal.SIGINT, signal.SIGINT]),
+    ],
+)
+def test_side_by_side_is_stopped(tmp_path: Path, command: str, signals: list[signal.Signals]) -> None:
+    """The commands end, also if the terminal is closed; a further Ctrl-C ends one that goes on."""
+    pid = tmp_path / "pid"
+    # A shell without job control starts what runs in the background so that it ignores Ctrl-C.
+    running = subprocess.Popen(
+        [
+            *("env", "--default-signal=INT"),
+            str(ROOT / "tools" / "side_by_side.sh"),
+            f"echo $$ >{pid}.new; mv {pid}.new {pid}; {command}",
+        ],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(pid.exists)
+    for number in signals:
+        assert running.poll() is None
+        running.send_signal(number)
+        time.sleep(0.2)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
+    wait_for(lambda: not is_running(pid.read_text().strip()))
+
+
+def test_side_by_side_without_a_temporary_folder(tmp_path: Path) -> None:
+    """Nothing is run, and nothing is written elsewhere."""
+    command = [str(ROOT / "tools" / "side_by_side.sh"), f"touch {tmp_path}/run"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "none")}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def is_running(pid: str) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"  # nobody may have asked yet how it has ended
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "not within the time"
+        time.sleep(0.02)
+
+
+def test_each_python_is_tested_in_a_clone_whose_path_has_spaces() -> None:
+    """Make and the end-to-end tests put the environment's path into commands: it is relative to the clone."""
+    script = (ROOT / "tools" / "test_all.sh").read_text()
+    assert re.findall(r"\benv=(\S+)", script) == ['".venvs/${versions[number]}"']
 
 
 def test_end_to_end_tests_are_where_they_are_run() -> None:

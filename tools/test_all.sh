@@ -30,7 +30,8 @@ try() { # arguments: a name, and the command
     "${@:2}" || failed+=("$1")
 }
 for number in "${!versions[@]}"; do
-    version=${versions[number]} env="$PWD/.venvs/${versions[number]}"
+    # Commands below don't quote this path, so it must have no spaces, as the clone's may.
+    version=${versions[number]} env=".venvs/${versions[number]}"
     "$uv" venv --quiet --allow-existing --python "$(python_of "$version")" "$env"
     if [ "$version" = "$lowest" ]; then
         packages=(--requirements constraints-lowest.txt --editable .)
