@@ -96,10 +96,23 @@ def _methods(of: type) -> Iterator[str]:
         yield f"#### `{path}`\n\n{signature}{_text(says, table(('argument', 'meaning'), rows), path)}"
 
 
+class _QuotedText(str):
+    """A default value that a signature shows in double quotes. Annotations lose their single quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f'"{self}"'
+
+
 def _signature(name: str, function: Callable[..., Any]) -> str:
     """Return a method's signature, in the form of a call."""
     signature = inspect.signature(function)
-    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    parameters = [
+        p.replace(default=_QuotedText(p.default)) if isinstance(p.default, str) else p
+        for p in signature.parameters.values()
+        if p.name not in ("self", "cls")
+    ]
     text = f"{name}{signature.replace(parameters=parameters)}"
     return text.replace("'", "") if isinstance(signature.return_annotation, str) else text
 

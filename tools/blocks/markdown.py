@@ -94,4 +94,6 @@ def code(value: Any) -> str:
         return f'`"{value}"`'
     if isinstance(value, bool | int | float | tuple | list | dict | type(None)):
         return f"`{value!r}`".replace("'", '"')
+    if inspect.isbuiltin(value):
+        return f"`{value.__module__}.{value.__name__}`"
     return f"`{type(value).__name__}()`"
