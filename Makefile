@@ -30,7 +30,7 @@ DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.
 .PHONY: help demo test test-unit test-integration test-faults test-faults-and-contract coverage test-contract test-e2e test-scale mutation test-all check docs dist constraints record-types schema reference bench bench-delivery clean
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | LC_ALL=C sort | expand -t 18
 
 .venv/.installed: pyproject.toml constraints.txt tools/setup.sh
 	@tools/setup.sh
