@@ -98,7 +98,7 @@ INSIGHTLY_FIELDS = (
         default=0,
         at_least=1,
         may_be_zero=True,
-        description="Send no request if the account has made so many today; 0 for the plan's limit.",
+        description="Send no request if the account has made this many today; 0 for the plan's limit.",
         details="The requests of all users of the account since midnight UTC count.",
     ),
     ConnectionField(

@@ -58,7 +58,7 @@ class InsightlyHook(BaseHook):
 
     Several threads may use it at once. All hooks of a process that read the same account share its limits.
 
-    Every method that sends requests to the API raises:
+    The errors below can come from every method that sends requests to the API.
 
     :raises InvalidConnection: if the connection can't be used.
     :raises InsightlyUnreachable: if there is no answer after three quick retries, or 503 for too long.

@@ -64,10 +64,11 @@ class BuildPayloadOperator(BaseOperator):
     :raises InvalidChange: if ``changes`` is not a list of changes.
     :raises InsightlyAPIError: if Insightly can't be asked for its custom fields.
 
-    XCom: a list of payloads, or with ``chunk_size`` a list of such lists. With ``separate_chunks``, a list of
-    references to the chunks, which ``WebhookOperator`` takes as ``payloads``. If no body can be built for a
-    change, an error is logged, and an entry without a body takes the payload's place. It is never sent, and
-    has the reason under ``undeliverable``. The deliver task reports it, and fails after sending the others.
+    XCom: a list of payloads ``{"message_id", "record_type", "record_id", "event", "changed_at", "body"}``, or
+    with ``chunk_size`` a list of lists of them. With ``separate_chunks``, a list of references to the chunks,
+    which ``WebhookOperator`` takes as ``payloads``. If no body can be built for a change, an error is logged,
+    and an entry without a body takes the payload's place. It is never sent, and has the reason under
+    ``undeliverable``. The deliver task reports it, and fails after sending the others.
     """
 
     template_fields = ("changes", "fields", "envelope", "workflow")

@@ -109,7 +109,7 @@ class RunningSandbox:
         return record
 
     def create_many(self, record_type: str, records: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Create many records like :meth:`create`, in one request, and return their ids."""
+        """Create many records like ``create``, in one request, and return their ids."""
         path = f"/_sandbox/records/{record_type}?answer=ids"
         ids: list[int] = self._request("POST", path, [dict(fields) for fields in records])
         return ids

@@ -51,7 +51,7 @@ class InsightlyRecordChangeTrigger(BaseTrigger):
     :param insightly_conn_id: the id of a connection of type ``insightly``.
     :param record_type: a record type's name in Insightly's API.
     :param events: the events that count.
-    :param settle: seconds; an open window ends so long before now.
+    :param settle: seconds; an open window ends this long before now.
     :param look_at: when to read again, ISO 8601.
     :param until: when the sensor's time limit is reached, ISO 8601. It is resumed then in any case.
     :param open_since: the start of the open window, ISO 8601; ``None`` for a closed window.
@@ -282,7 +282,7 @@ def changes_asset(
     definition of it that it reads.
 
     With ``push``, Insightly's webhooks wake the DAG. They come to ``POST /insightly/hooks/{connection}``
-    (``docs/explanation/detection.md``). Then polls are only a safety net, every 15 minutes.
+    (``docs/explanation/incoming.md``). Then polls are only a safety net, every 15 minutes.
 
     :param record_type: a record type's name in Insightly's API.
     :param insightly_conn_id: the id of a connection of type ``insightly``.

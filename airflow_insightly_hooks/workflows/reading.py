@@ -26,7 +26,7 @@ def load_workflow(file: str | os.PathLike[str], *, dag_id: str | None = None) ->
     :param dag_id: the workflow's ``dag_id``, if the file has a list of workflows. Only this one is checked.
     :raises InvalidWorkflowFile: if the file can't be read, or a workflow in it is not valid. Each mistake has
         its line and path.
-    :raises LookupError: if the file has several workflows and ``dag_id`` is not given, or if it has no
+    :raises LookupError: if the file has several workflows and ``dag_id`` is not given, or it has no
         workflow with that id.
     """
     path = Path(sys._getframe(1).f_globals.get("__file__", ".")).parent / file

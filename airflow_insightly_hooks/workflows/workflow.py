@@ -107,7 +107,7 @@ class Workflow(WorkflowDefinition):  # noqa: D101 — below; the base class desc
         :param custom_date_fields: the names of the custom fields that hold dates. A task asks Insightly for
             them. If they are not given, the body has these dates in the same form as the record.
         :param custom_day_fields: the names among ``custom_date_fields`` whose fields hold days.
-        :raises InvalidPayload: if the record has no usable id, or if neither the record nor ``now`` has a
+        :raises InvalidPayload: if the record has no usable id, or neither the record nor ``now`` has a
             time.
         :raises InvalidTime: if one of the record's times is not a time.
         :raises ValueError: if ``now`` has no time zone.

@@ -61,9 +61,9 @@ EXAMPLES = {
     "is_checked": Example("the box is checked", "COMPLETED", None, True, False),
     "is_not_checked": Example("the box is not checked, or blank", "COMPLETED", None, False, True),
     "greater_than": Example("it is greater, or later", "OPPORTUNITY_VALUE", 25000, 25000.01, 25000),
-    "greater_or_equal": Example("it is as great, or greater", "OPPORTUNITY_VALUE", 25000, 25000, 24999),
+    "greater_or_equal": Example("it is equal or greater", "OPPORTUNITY_VALUE", 25000, 25000, 24999),
     "less_than": Example("it is less, or earlier", "OPPORTUNITY_VALUE", 25000, 24999, 25000),
-    "less_or_equal": Example("it is as small, or less", "OPPORTUNITY_VALUE", 25000, 25000, 25001),
+    "less_or_equal": Example("it is equal or less", "OPPORTUNITY_VALUE", 25000, 25000, 25001),
     "between": Example(
         "it is between the two, or one of them", "OPPORTUNITY_VALUE", [1000, 5000], 5000, 5001
     ),
@@ -73,10 +73,10 @@ EXAMPLES = {
         "it is on the same day (UTC)", "DUE_DATE", "2026-01-31", "2026-01-31 08:00:00", "2026-02-01 00:00:00"
     ),
     "within_last": Example(
-        "it is at most so long ago", "DATE_UPDATED_UTC", "7d", "2026-01-25 00:00:00", "2026-01-20 00:00:00"
+        "it is at most that long ago", "DATE_UPDATED_UTC", "7d", "2026-01-25 00:00:00", "2026-01-20 00:00:00"
     ),
     "within_next": Example(
-        "it is at most so far ahead", "DUE_DATE", "3d", "2026-02-02 08:00:00", "2026-02-04 08:00:00"
+        "it is at most that far ahead", "DUE_DATE", "3d", "2026-02-02 08:00:00", "2026-02-04 08:00:00"
     ),
 }
 

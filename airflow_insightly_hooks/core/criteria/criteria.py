@@ -103,7 +103,7 @@ class Criteria:
 
         :param record_type: the records' type; ``None`` doesn't check whether the fields exist and fit the
             operators.
-        :raises InvalidCriteria: if not. It holds the mistakes of all conditions.
+        :raises InvalidCriteria: if there is a mistake. It holds the mistakes of all conditions.
         """
         mistakes = []
         for condition in self._conditions:
@@ -212,8 +212,8 @@ def check_criteria(spec: Spec, record_type: RecordType | None = None) -> None:
     :param spec: the criteria; as for ``Criteria``.
     :param record_type: the records' type; ``None`` doesn't check whether the fields exist and fit the
         operators.
-    :raises InvalidCriteria: if not. It holds the mistakes of all conditions. Fields and values are checked
-        once the form of every condition is right.
+    :raises InvalidCriteria: if there is a mistake. It holds the mistakes of all conditions. Fields and values
+        are checked once the form of every condition is right.
     """
     Criteria(spec).check(record_type)
 

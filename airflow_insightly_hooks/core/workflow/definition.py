@@ -106,7 +106,7 @@ class WorkflowDefinition(Model):
         moves as usual. For a single run, use the run's param ``dry_run``.
     :param evaluate: which changes are evaluated: ``created``; ``created_and_edited``, each time;
         ``until_triggered``, created or edited, until a record has triggered once.
-    :param criteria: what a record must meet, as ``core.criteria`` describes; ``None`` is met by every record.
+    :param criteria: what a record must meet; ``None`` is met by every record.
     :param webhooks: what is sent, where, and when.
     :param insightly_conn_id: a connection of type ``insightly``.
     :param schedule: when the workflow runs: a cron expression; ``on_change`` (when records change; Insightly

@@ -57,7 +57,7 @@ class Preview(NamedTuple):
     """What a workflow would do with a record, if it was added and if it was updated."""
 
     changes: tuple[PreviewedChange, ...]
-    """The record as added, and as updated; one of them alone where only that was asked for."""
+    """The record as added, and as updated; only one of them if the caller asked for one."""
 
     @property
     def triggers(self) -> bool:

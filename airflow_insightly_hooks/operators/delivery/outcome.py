@@ -33,16 +33,16 @@ FAIL, REPORT = "fail", "report"
 class UndeliverableError(UndeliveredError, AirflowFailException):
     """Fails a task without a retry: none of its undelivered messages may be POSTed again.
 
-    Cause: the receiver answered 410, or the attempts are used up.
-    Remedy: mend the receiver, then clear the task, which begins with new attempts.
+    Cause: Raised when the receiver answered 410, or the attempts are used up.
+    Remedy: Correct what the receiver refuses, then clear the task, which begins with new attempts.
     """
 
 
 class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
     """Fails a task without a retry: it was asked to send messages again whose payloads are gone.
 
-    Cause: the task's input has changed since, or was deleted.
-    Remedy: clear the run's first task, which reads the records as they are now, or start a run over the same
+    Cause: Raised when the task's input has changed since, or was deleted.
+    Remedy: Clear the run's first task, which reads the records as they are now, or start a run over the same
     window.
 
     :param messages: the ids of these messages.

@@ -78,7 +78,7 @@ class RecordStore:
         return exact_json.dumps([records, self._next_id, self.custom_objects, self._numbers])
 
     def load(self, text: str) -> None:
-        """Load a text from :meth:`dump`. This store must be empty."""
+        """Load a text from ``dump``. This store must be empty."""
         records, self._next_id, self.custom_objects, numbers = exact_json.loads(text)
         for record_type, of_type in zip(self.record_types.values(), records, strict=True):
             for record in of_type:
