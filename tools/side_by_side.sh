@@ -13,21 +13,21 @@ stop() {
     [ "$stops" = 2 ] || stops=$((stops + 1))
 }
 trap stop INT TERM HUP
-count=0
+# Not with wait: it would forget how a command ended, and end itself at each signal.
+wait_until_fewer_run_than() { while [ "$(jobs -pr | wc -l)" -ge "$1" ]; do sleep 0.1; done; }
+
+started=()
 for command in "$@"; do
-    [ "$count" -lt "${JOBS:-$#}" ] || wait -n
+    wait_until_fewer_run_than "${JOBS:-$#}"
     [ "$stops" = 0 ] || break
-    {
-        bash -c "$command" >"$logs/$count" 2>&1
-        echo $? >"$logs/$count.code"
-    } &
-    count=$((count + 1))
+    bash -c "$command" >"$logs/${#started[@]}" 2>&1 &
+    started+=($!)
 done
-while [ -n "$(jobs -pr)" ]; do wait; done
+wait_until_fewer_run_than 1
 [ "$stops" = 0 ] || exit 130
 failed=0
-for ((number = 0; number < count; number++)); do
+for number in "${!started[@]}"; do
     cat "$logs/$number"
-    [ "$(cat "$logs/$number.code")" = 0 ] || failed=1
+    wait "${started[number]}" || failed=1
 done
 exit "$failed"
