@@ -70,12 +70,13 @@ class Endpoint:
         """Send a webhook, by default of a contact that has changed now; return status and text."""
         one = client or self.client()
         sent = dict([basic(password=password), ("Content-Type", "application/json"), *headers])
-        one.request("POST", path, contact() if body is None else body, sent)
-        answer = one.getresponse()
-        text = answer.read().decode()
-        if client is None:
-            one.close()
-        return answer.status, text
+        try:
+            one.request("POST", path, contact() if body is None else body, sent)
+            answer = one.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            if client is None:
+                one.close()
 
     def raw(self, request: bytes | Sequence[bytes], *, pause: float = 0.0, timeout: float = 20.0) -> bytes:
         """Send bytes, in parts; return what comes back until the server closes, or 2 s pass in silence."""
