@@ -215,7 +215,8 @@ class AirflowStack:
     def wait_until_healthy(self, timeout: float = 240.0) -> None:
         """Wait until every component that was started is healthy.
 
-        :raises StackError: if a component has ended, or not all are healthy after ``timeout`` seconds.
+        :raises StackError: if a component has ended, or not all are healthy after ``timeout`` seconds. The
+            text names the folder of their logs.
         """
 
         def healthy() -> bool:
@@ -229,7 +230,11 @@ class AirflowStack:
                 )
             return False
 
-        wait_for("all of Airflow's components to be healthy", healthy, timeout)
+        try:
+            wait_for("all of Airflow's components to be healthy", healthy, timeout)
+        except StackError as error:
+            advice = f"a busy machine may need longer; the logs of the components are in {self.home}"
+            raise StackError(f"{error}: {advice}") from None
 
     def stop(self) -> None:
         """Stop all processes that were started."""
