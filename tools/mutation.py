@@ -145,7 +145,7 @@ class Mutation:
 
         own: dict[str, Any] = {"phases": (Phase.explicit, Phase.generate), "database": None}
         own |= {"derandomize": True, "max_examples": EXAMPLES}
-        own |= {"suppress_health_check": list(HealthCheck)}  # a machine may be busy
+        own |= {"deadline": None, "suppress_health_check": list(HealthCheck)}  # the machine may be busy
         settings.register_profile("mutation", settings(), **own)
         settings.load_profile("mutation")
 
@@ -163,7 +163,7 @@ class Mutation:
         calls = self._calls(session.items)
         tests = ((m, sorted(calls.get(f"{m.module}.{m.function}", ()))) for m in self._mutants)
         jobs = ((mutant, partial(_try, mutant, session.items, found)) for mutant, found in tests)
-        for done, (mutant, ended) in enumerate(forked(() if self.broken else jobs, self._at_once), 1):
+        for done, (mutant, ended) in enumerate(forked(jobs, self._at_once), 1):
             if ended == UNFIT:
                 raise RuntimeError(f"this mutant can't be made: {mutant.name}")
             if ended == PASS:
@@ -244,13 +244,13 @@ def main() -> int:
         [*without, "-qq", "-s", "--timeout=900", f"--rootdir={ROOT}", *tests], [mutation]
     ):
         return int(ended)
-    if mutation.broken:
-        print("mutation: these fail without a mutant:", *mutation.broken, sep="\n  ")
-        return 1
     survivors = {mutant.name for mutant in mutation.survivors}
     for name in sorted(listed & {mutant.name for mutant in mutants} - survivors):
         print(f"is killed, but listed: {name}")
-    lacks, survived = bool(survivors - listed), Counter(mutant.package for mutant in mutation.survivors)
+    for test in mutation.broken:
+        print(f"fails without a mutant, so it was left out: {test}")
+    lacks = bool(survivors - listed or mutation.broken)
+    survived = Counter(mutant.package for mutant in mutation.survivors)
     for package, number in Counter(mutant.package for mutant in mutants).items():
         killed = number - survived[package]
         lacks |= 100 * killed < ENOUGH * number
