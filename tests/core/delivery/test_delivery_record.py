@@ -105,6 +105,11 @@ def test_same_texts_are_kept_once() -> None:
         assert table.add("503 Service Unavailable") == "0"
     assert [piece for _, piece in table.unstored()] == [["503 Service Unavailable"]]
     assert list(table.unstored()) == []
+    table.add("another")
+    again = stored(table)
+    list(again.unstored())
+    assert [again.add(text) for text in ("another", "503 Service Unavailable", "third")] == ["1", "0", "2"]
+    assert table.get("2") == TEXT_IS_GONE
 
 
 def test_texts_are_bounded() -> None:

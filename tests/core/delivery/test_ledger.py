@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_insightly_hooks.core.delivery import ledger as delivery
+from airflow_insightly_hooks.core.delivery.acknowledged_ids import AcknowledgedIds
 from airflow_insightly_hooks.core.delivery.delivery_record import PostOutcome, about_of
 from airflow_insightly_hooks.core.delivery.ledger import (
     ACKNOWLEDGED,
@@ -197,7 +198,7 @@ def test_what_was_not_posted_is_no_attempt():
     ledger.posting("m")
     ledger.not_posted("m")
     assert ledger["m"] == ("unsent", 0)
-    assert stored(ledger)["0"] == {}
+    assert stored(ledger) == {"0": {}, "head": {"generation": 0, "blocks": 1, "counts": {}}}
     ledger.posting("m")
     ledger.answered("m", FAILED)
     ledger.posting("m")
@@ -287,8 +288,14 @@ def test_how_a_ledger_is_stored():
 
 
 def test_a_new_ledger_has_nothing_to_store():
-    """An empty ledger writes nothing."""
-    assert stored(Ledger()) == {}
+    """An empty ledger writes nothing. One that was stored without messages is stored again."""
+    ledger = Ledger()
+    assert stored(ledger) == {}
+    ledger.expect("m", "")
+    ledger.forget(["m"])
+    assert stored(ledger) == {}
+    head = {"generation": 0, "blocks": 0}
+    assert stored(loaded({"head": head})) == {"head": {**head, "counts": {}}}
 
 
 def test_only_what_changed_is_stored_again(monkeypatch):
@@ -424,6 +431,65 @@ def test_a_request_that_comes_after_a_clear_holds_nothing_back():
         ledger.answered(message, state)
     again = loaded(stored(ledger), generation=1, requests=[asked("first", "a")])
     assert outstanding_of(again, "af") == ["a", "f"]
+    assert again["f"] == (FAILED, 0)
+
+
+def test_a_request_tells_the_change_of_a_message_that_has_no_record():
+    """What the ledger knows of a message itself holds on."""
+    ledger = Ledger()
+    ledger.expect("a", "known")
+    ledger.begin_resends(
+        [LedgerRequest("r", clears=False, messages={"a": "asked", "b": "asked"})], is_new_round=True
+    )
+    assert [ledger.details_of(message) for message in "ab"] == ["known", "asked"]
+    assert stored(ledger)["0"] == {"a": "F0 known", "b": "F0 asked"}
+
+
+def test_when_a_message_was_acknowledged_last():
+    """It is kept from try to try; what isn't a text is left out."""
+    ledger = Ledger()
+    ledger.posting("m")
+    ledger.answered("m", ACKNOWLEDGED, PostOutcome(NOW, 1, 200, None))
+    store = stored(ledger)
+    assert store["head"]["acknowledged_at"] == "2026-01-01T00:00:00Z"
+    assert stored(loaded(store))["head"] == store["head"]
+    store["head"]["acknowledged_at"] = 5
+    assert "acknowledged_at" not in stored(loaded(store))["head"]
+
+
+def test_what_was_moved_out_counts_once():
+    """Also while it has an entry: until it is forgotten, after a crash, and when it is asked for again."""
+
+    def archived(ledger: Ledger) -> tuple[int, dict[str, int]]:
+        head = stored(ledger)["head"]
+        return head["archived"], head["counts"]
+
+    messages = [f"msg_{number:024x}" for number in range(4)]
+    ledger = Ledger()
+    for first, second in (messages[:2], messages[2:]):
+        for message in (first, second):
+            ledger.expect(message, f"about {message}")
+            ledger.posting(message)
+            ledger.answered(message, ACKNOWLEDGED)
+        moved = ledger.move_acknowledged()
+    assert moved == messages
+    store = stored(ledger)
+    assert (store["head"]["archived"], store["head"]["counts"]) == (0, {"acknowledged": 4})
+    assert store["head"]["done"] == 2
+    assert store["done/1"] == {message: f"A1 about {message}" for message in messages}
+    acknowledged = AcknowledgedIds.load([store["archive/0"], store["archive/1"]])
+    blocks = [store["0"]]
+    again = Ledger.load(store["head"], blocks, 0, 3, acknowledged)
+    assert archived(again) == (0, {"acknowledged": 4})
+    again.forget(messages[1:])
+    assert archived(again) == (3, {"acknowledged": 1})
+    assert again.details_of(messages[1]) == ""
+    asked_for = LedgerRequest("r", clears=False, messages=dict.fromkeys([messages[0], messages[1], "m"], ""))
+    again.begin_resends([asked_for], is_new_round=False)
+    assert archived(again) == (2, {"failed": 3})
+    more = LedgerRequest("s", clears=False, messages=dict.fromkeys(messages, ""))
+    again.begin_resends([asked_for, more], is_new_round=False)
+    assert archived(again) == (0, {"failed": 5})
 
 
 def test_what_is_known_of_the_task_is_stored_whenever_it_changes():

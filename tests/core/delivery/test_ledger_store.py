@@ -50,6 +50,8 @@ def test_a_try_goes_on_where_the_last_one_ended():
     assert "delivery/one/0" in store.values
     writer.write(ledger)
     assert sorted(store.values) == ["delivery", "delivery/two/0", "delivery/two/head"]
+    opened(store, "three")
+    assert store.get(HEAD) == {"version": 2, "epoch": 3, "token": "three", "of": ["two"]}
 
 
 def test_a_try_that_has_written_nothing_leaves_it_to_those_before():
@@ -212,6 +214,26 @@ def test_a_request_of_a_task_that_has_no_ledger():
     assert outstanding_of(ledger, "ab") == ["a"]
 
 
+def test_a_request_of_a_task_that_has_a_ledger():
+    """It is begun by the next try."""
+    store = StateStore()
+    writer, ledger = opened(store, "one")
+    post(ledger, ACKNOWLEDGED, "a")
+    writer.write(ledger)
+    ledger = LedgerStore(store, "two").open(0, 3, [LedgerRequest("r", clears=False, messages={"a": ""})])
+    assert outstanding_of(ledger, "a") == ["a"]
+
+
+def test_a_claim_of_version_1_that_comes_later_is_put_right():
+    """It has no epoch, so it is older than any claim."""
+    store = StateStore()
+    writer, ledger = opened(store, "one")
+    claim = store.get(HEAD)
+    store.set(HEAD, {"version": 1, "generation": 0, "blocks": 0})
+    writer.write(ledger)
+    assert store.get(HEAD) == claim
+
+
 MESSAGES = [f"msg_{number:024x}" for number in range(3)]
 V1 = {"version": 1, "generation": 0, "blocks": 1}
 V2 = {"version": 2, "epoch": 1, "token": "t", "of": []}
@@ -229,6 +251,7 @@ def with_head(**more: Any) -> dict[str, Any]:
         ({"delivery": "x"}, "delivery", "it is not an object"),
         ({"delivery": {**V2, "version": 3}}, "delivery", NEWER),
         ({"delivery": {"epoch": 1}}, "delivery", "its version is missing"),
+        ({"delivery": {**V2, "version": 0}}, "delivery", "its version is missing"),
         ({"delivery": {**V2, "token": 1}}, "delivery", "its token is missing"),
         ({"delivery": {**V2, "of": None}}, "delivery", "its token is missing"),
         ({"delivery": {**V2, "epoch": None}}, "delivery", "its epoch is missing"),
