@@ -84,6 +84,8 @@ OPERAND = "a number, NOT or '(' is needed, not"
         ("(1 (2))", "column 4: AND, OR or ')' is needed, not '('"),
         ("(1 XOR 2)", "column 4: AND, OR or ')' is needed, not 'XOR'"),
         ("1 OR (2 AND (1)", "column 16: a ')' is needed for the '(' in column 6"),
+        ("1 OR (2 AND (1", "column 15: a ')' is needed for the '(' in column 13"),
+        (f"1 AND {'x' * 20}", f"column 7: {OPERAND} '{'x' * 20}'"),
         ("1 AND 3", "column 7: a number from 1 to 2 is needed, not '3'"),
         ("0 AND 1", "column 1: a number from 1 to 2 is needed, not '0'"),
         ("1 OR 1", "column 7: condition 2 is not used: add it to the line, or remove it"),
@@ -114,7 +116,14 @@ def test_hostile_lines_are_refused(line, reason):
     """However long a line is, it is refused in the same way, and the stack isn't exhausted."""
     with pytest.raises(InvalidCriteria) as caught:
         parse_logic(line, 1)
-    assert caught.value.reason == reason
+    assert (caught.value.path, caught.value.reason) == ("criteria.logic", reason)
+
+
+def test_a_line_names_conditions_so_often():
+    """Twenty thousand times, and no more."""
+    parse_logic(" AND ".join(["1"] * 20_000), 1)
+    with pytest.raises(InvalidCriteria, match="the line names conditions more than 20000 times"):
+        parse_logic(" AND ".join(["1"] * 20_001), 1)
 
 
 @pytest.mark.parametrize("line", [None, 1, ["1"], b"1"])
