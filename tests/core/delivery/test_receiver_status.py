@@ -30,6 +30,12 @@ def test_a_status_of_a_newer_release():
     assert ReceiverStatus.of({**status, "version": 2}) is None
 
 
+def test_a_long_error_is_cut():
+    """A status stays small."""
+    status = ReceiverStatus(NOON, NOON + HOUR, "dag/run", True, "x" * 301)
+    assert ReceiverStatus.of(status.as_dict()) == status._replace(error="x" * 300)
+
+
 @pytest.mark.parametrize("value", [None, 3, [], {}, {"failing_since": "noon"}, "down"])
 def test_what_is_no_status_is_none(value):
     """A value that is not a status is ignored, so a task continues without it."""
@@ -53,6 +59,7 @@ def test_who_waits():
         ((HOUR, "dag/run", True), (MINUTE, "dag/run")),  # its own status, of an earlier try
         ((HOUR, "dag/other", False), (MINUTE, "dag/run")),  # the receiver was reachable meanwhile
         ((MINUTE / 2, "dag/other", True), (MINUTE, "dag/run")),
+        ((MINUTE, "dag/other", True), (MINUTE, "dag/run")),
         ((-MINUTE, "dag/other", True), (MINUTE, "dag/run")),
         ((25 * HOUR, "dag/other", True), (MINUTE, "dag/run")),  # written by a clock that is wrong
     ],
