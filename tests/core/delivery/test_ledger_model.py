@@ -284,6 +284,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         values = dict(self.store.values)
         ledger = LedgerStore(self.store, "look").open(self.generation, self.max_attempts, self.asked())
         self.store.values = values
+        if not self.tries:  # the try that had begun a request crashed before it wrote: the next one begins it
+            again |= ledger.requested
         assert self.recorded - again <= {m for m in ALL if ledger[m].state == ACKNOWLEDGED} | self.reset()
 
     def reset(self) -> set[str]:
