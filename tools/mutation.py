@@ -143,9 +143,13 @@ class Mutation:
         """Have Hypothesis try few examples, and not look for simpler ones."""
         from hypothesis import HealthCheck, Phase, settings  # not earlier: pytest wants to load it
 
-        own: dict[str, Any] = {"phases": (Phase.explicit, Phase.generate), "database": None}
-        own |= {"derandomize": True, "max_examples": EXAMPLES}
-        own |= {"deadline": None, "suppress_health_check": list(HealthCheck)}  # the machine may be busy
+        own: dict[str, Any] = {
+            "phases": (Phase.explicit, Phase.generate),
+            "database": None,
+            "derandomize": True,
+        }
+        # The machine may be busy.
+        own |= {"max_examples": EXAMPLES, "deadline": None, "suppress_health_check": list(HealthCheck)}
         settings.register_profile("mutation", settings(), **own)
         settings.load_profile("mutation")
 
