@@ -44,7 +44,7 @@ demo: .venv/.installed ## Show how a change of a record becomes a webhook, on a 
 test: test-unit test-integration test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow
 
 test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and documents: less than a minute
-	$(BIN)/pytest $(FAST) $(PARALLEL) $(UNIT)
+	$(BIN)/pytest $(FAST) --numprocesses 3 --dist worksteal $(UNIT)
 
 test-integration: .venv/.installed ## Run the tests that use Airflow's database, servers, crashes and retries
 	$(BIN)/pytest $(FAST) $(PARALLEL) $(INTEGRATION)
