@@ -28,7 +28,7 @@ def test_no_python() -> None:
     done = setup("no-such-python")
     assert done.returncode == 1
     assert done.stderr == (
-        "setup: no-such-python is missing: install Python 3.10 or later, or name one with 'make PYTHON=…'\n"
+        "setup: no-such-python is missing: install Python 3.10 to 3.13, or name one with 'make PYTHON=…'\n"
     )
 
 
@@ -40,7 +40,7 @@ def test_old_python(tmp_path: Path) -> None:
     done = setup(str(old))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("setup: Python 3.10 or later is needed")
+    assert line.startswith("setup: Python 3.10 to 3.13 is needed")
     assert "Python 3.8.18" in line
 
 

@@ -6,10 +6,10 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 fail() { echo "setup: $*" >&2; exit 1; }
 
-command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10 or later, or name one with 'make PYTHON=…'"
-"$python" -c '' 2>/dev/null || fail "$python can't be run: name Python 3.10 or later with 'make PYTHON=…'"
-"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info)' ||
-    fail "Python 3.10 or later is needed, $python is $("$python" -V 2>&1): name another with 'make PYTHON=…'"
+command -v "$python" >/dev/null || fail "$python is missing: install Python 3.10 to 3.13, or name one with 'make PYTHON=…'"
+"$python" -c '' 2>/dev/null || fail "$python can't be run: name Python 3.10 to 3.13 with 'make PYTHON=…'"
+"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' ||
+    fail "Python 3.10 to 3.13 is needed, $python is $("$python" -V 2>&1): name another with 'make PYTHON=…'"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "Python's module venv is missing: install it (on Debian: the package python3-venv)"
 
