@@ -13,21 +13,22 @@ stop() {
     [ "$stops" = 2 ] || stops=$((stops + 1))
 }
 trap stop INT TERM HUP
-# Not with wait: it would forget how a command ended, and end itself at each signal.
-wait_until_fewer_run_than() { while [ "$(jobs -pr | wc -l)" -ge "$1" ]; do sleep 0.1; done; }
-
-started=()
+count=0
 for command in "$@"; do
-    wait_until_fewer_run_than "${JOBS:-$#}"
+    [ "$count" -lt "${JOBS:-$#}" ] || wait -n
     [ "$stops" = 0 ] || break
-    bash -c "$command" >"$logs/${#started[@]}" 2>&1 &
-    started+=($!)
+    {
+        trap : INT TERM # it ends with the command, and not before
+        bash -c "$command" >"$logs/$count" 2>&1
+        echo $? >"$logs/$count.code"
+    } &
+    count=$((count + 1))
 done
-wait_until_fewer_run_than 1
+while [ -n "$(jobs -pr)" ]; do wait; done
 [ "$stops" = 0 ] || exit 130
 failed=0
-for number in "${!started[@]}"; do
+for ((number = 0; number < count; number++)); do
     cat "$logs/$number"
-    wait "${started[number]}" || failed=1
+    [ "$(cat "$logs/$number.code")" = 0 ] || failed=1
 done
 exit "$failed"
