@@ -94,6 +94,11 @@ def add_request(store: StateStore, request: ResendRequest, begun: Collection[str
         removed = [item for item in items if item["id"] in begun][: len(items) + 1 - MOST_REQUESTS]
         if not removed:
             return False
+    obsolete = [
+        f"{REQUESTS}/{item['id']}/{number}"
+        for item in removed
+        for number in range(count_in(REQUESTS, item, "blocks"))
+    ]
     blocks = [
         {"ledger": prefix, "messages": dict(listed[start : start + BLOCK_SIZE])}
         for prefix, messages in request.messages.items()
@@ -105,9 +110,8 @@ def add_request(store: StateStore, request: ResendRequest, begun: Collection[str
     count = sum(map(len, request.messages.values()))
     item = {**request._asdict(), "messages": count, "blocks": len(blocks)}
     store.set(REQUESTS, {"version": VERSION, "requests": [i for i in items if i not in removed] + [item]})
-    for item in removed:
-        for number in range(count_in(REQUESTS, item, "blocks")):
-            store.delete(f"{REQUESTS}/{item['id']}/{number}")
+    for key in obsolete:
+        store.delete(key)
     return True
 
 

@@ -70,7 +70,7 @@ def test_new_requests_replace_those_that_were_begun() -> None:
     before = dict(store.values)
     assert not add_request(store, request(50), ["another"])
     assert store.values == before
-    assert add_request(store, request(50), ["r4", "r2"])
+    assert add_request(store, request(50), ["r4", "r3", "r2"])
     assert [one.id for one in read_requests(store)] == [f"r{n}" for n in range(51) if n != 2]
     assert "resend/r2/0" not in store.values
     assert "resend/r4/0" in store.values
@@ -117,6 +117,21 @@ def test_a_request_is_not_added_to_what_cannot_be_read(found: Any) -> None:
     before = dict(store.values)
     with pytest.raises(InvalidState, match="resend"):
         add_request(store, request(1), ())
+    assert store.values == before
+
+
+def test_a_request_is_not_added_if_an_old_one_cannot_be_removed() -> None:
+    """The error comes before anything is stored, so that a request is either added or refused."""
+    store = StateStore()
+    for number in range(MOST_REQUESTS):
+        add_request(store, request(number), ())
+    head = store.get("resend")
+    del head["requests"][0]["blocks"]
+    store.set("resend", head)
+    before = dict(store.values)
+    with pytest.raises(InvalidState) as caught:
+        add_request(store, request(50), ["r0"])
+    assert (caught.value.key, caught.value.reason) == ("resend", "its blocks is missing")
     assert store.values == before
 
 
