@@ -70,6 +70,7 @@ RECORD = {
     "SOON": "soon",
     "MIDNIGHT": "2024-06-01 24:00:00",
     "FOLDED": "2024-06-01_12:00:00",
+    "LOWER": "2024-06-01t12:00:00z",
     "ZERO": 0,
     "MINUS": -(2**53),
     "MINUS_FLOAT": -float(2**53),
@@ -138,6 +139,8 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("MINUS", "less_than", -(2**53) + 1), True),
         (("MINUS_FLOAT", "equals", -(2**53)), True),
         (("PRIORITY", "equals", "abc"), False),
+        (("ZERO", "equals", "abc"), False),
+        (("LOWER", "equals", "2024-06-01T12:00:00Z"), True),
         (("INFINITE", "greater_than", 1), False),
         (("INFINITE", "less_than", 1), False),
         (("MINUS_INFINITE", "less_than", 1), False),
@@ -436,6 +439,7 @@ def test_groups(spec, expected):
     [
         ([YES, YES], None, True),
         ([YES, NO], None, False),
+        ([NO, YES], None, False),
         ([YES, NO], "1 AND 2", False),
         ([NO, YES], "1 or 2", True),
         ([YES, NO, NO], "1 OR 2 AND 3", True),
@@ -611,6 +615,7 @@ def condition(**keys: Any) -> dict[str, Any]:
         ({"conditions": []}, "criteria.conditions", "at least one condition is needed"),
         ({"conditions": "1"}, "criteria.conditions", "a list is needed, not str"),
         ({"conditions": [YES, None]}, "criteria.conditions[1]", "a condition is needed, not NoneType"),
+        ({"conditions": ["x"]}, "criteria.conditions[0]", "a condition is needed, not str"),
         ({"conditions": [{"all": [YES]}]}, "criteria.conditions[0]", "a condition is needed, not a group"),
         (
             {"conditions": [{"conditions": [YES]}]},
@@ -703,6 +708,11 @@ def condition(**keys: Any) -> dict[str, Any]:
         (condition(operator="between", value=["x", 1]), "criteria.value[0]", A_DATE),
         (
             condition(operator="between", value=["2017-03-10", "2017-03-09"]),
+            "criteria.value",
+            "two numbers or two dates are needed, the lower one first",
+        ),
+        (
+            condition(operator="between", value=["2020-01-01", "2019-01-01"]),
             "criteria.value",
             "two numbers or two dates are needed, the lower one first",
         ),
@@ -984,6 +994,16 @@ def test_what_can_be_compared_is_not_told(field, operator, value):
     assert reported == []
 
 
+def test_a_tag_that_is_not_a_text():
+    """A tag's name that is no text can't be compared. The record's other tags are."""
+    reported: list[Incomparable] = []
+    spec = {"field": "TAGS", "operator": "contains", "value": "lead"}
+    meets = compile_criteria(spec, now=NOW, on_incomparable=reported.append)
+    assert not meets({"TAGS": [{"TAG_NAME": True}]})
+    assert meets({"TAGS": [{"TAG_NAME": True}, {"TAG_NAME": "Lead"}]})
+    assert [one.found for one in reported] == ["boolean"]
+
+
 # --- what can be known of a record type --------------------------------------------------------------------
 
 
@@ -1067,6 +1087,7 @@ def test_a_condition_that_records_can_meet(record_type, field, operator, value):
         ("DATES.OCCASION_DATE", "between", [1, 2], "datetime, which 'between' can't compare with a number"),
         ("TAGS", "is_checked", None, "text, which 'is_checked' can't compare"),
         ("LINKS", "before", "now", "links, which 'before' can't compare with a date"),
+        ("TAGS.TAG_NAME", "is_checked", None, "text, which 'is_checked' can't compare"),
         (
             "LINKS",
             "equals",
@@ -1086,6 +1107,13 @@ def test_a_condition_that_no_record_can_meet(field, operator, value, reason):
         check_criteria({"any": [None, spec]}, RECORD_TYPES["Contacts"])
     assert caught.value.path == "criteria.any[1].operator"
     assert caught.value.reason == f"{field} is of the kind {reason}"
+
+
+def test_what_custom_objects_can_not_have():
+    """Of a custom object, the kinds of its own dates are known."""
+    spec = {"field": "DATE_UPDATED_UTC", "operator": "is_checked"}
+    with pytest.raises(InvalidCriteria, match="DATE_UPDATED_UTC is of the kind datetime, which"):
+        check_criteria(spec, RECORD_TYPES["Invoice__c"])
 
 
 # --- properties --------------------------------------------------------------------------------------------

@@ -70,6 +70,12 @@ def test_what_is_refused_says_why(pattern: str, reason: str) -> None:
     assert str(caught.value).startswith(reason)
 
 
+@pytest.mark.parametrize("pattern", ["a{1000}", "(?:ab?){1000}", "(?:a{10}){100}"])
+def test_a_thousand_repetitions_are_allowed(pattern: str) -> None:
+    """A part may be repeated this often by all counts around it. What is optional counts once."""
+    assert compile_pattern(pattern, case_sensitive=True)("a" * 1_000)
+
+
 @pytest.mark.parametrize("pattern", ["(?>a)b", "a++b"])
 def test_atomic_groups_are_refused(pattern: str) -> None:
     """Python 3.10 doesn't have them; later versions do, and an atomic group matches less than a plain one."""
@@ -117,6 +123,7 @@ def test_atomic_groups_are_refused(pattern: str) -> None:
         ("a|", "x"),
         ("^(?:a|bc?)*?$", "abcb"),
         (r"\A\Bx", "x"),
+        (r"\Ax", "x"),
         (r"x\B", "xy"),
         ("(?m)^b", "a\nb"),
         ("^b", "a\nb"),
@@ -127,6 +134,8 @@ def test_atomic_groups_are_refused(pattern: str) -> None:
         ("^[a-c]$", "b"),
         ("^[^a]$", "X"),
         ("[xX]", "y"),
+        ("[a]", "X"),
+        (r"[a\d]", "a"),
         ("(?a)\\bäpfel", "äpfel"),
         ("^a{2,3}$", "aaaa"),
         ("^a{2,}$", "aaaa"),
