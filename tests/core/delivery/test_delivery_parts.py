@@ -370,6 +370,7 @@ def test_progress():
     assert tally.progress(60.0) == (
         "100 of 1,000 payloads sent, 90 acknowledged, 10 failing, 10.0/s, about 90 s left"
     )
+    assert tally.progress(50.5).endswith("10 failing, 200.0/s, about 4 s left")
 
 
 def test_table_of_failures():

@@ -120,7 +120,15 @@ def test_an_earlier_claim_that_comes_later_is_put_right():
 
 
 @pytest.mark.parametrize(
-    "found", [None, "x", {"version": 2, "epoch": "1"}, {"version": 9, "epoch": 1}, {"version": 9}]
+    "found",
+    [
+        None,
+        "x",
+        {"version": 2, "epoch": "1"},
+        {"version": 2, "epoch": 1, "token": "other"},  # claimed at the same time, and written later
+        {"version": 9, "epoch": 1},
+        {"version": 9},
+    ],
 )
 def test_a_claim_that_is_gone_is_no_longer_ours(found):
     """If the claim was deleted, or is of an unknown kind, nothing more is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_what_heads_of_all_versions_count(
     ledger = StoredLedger("1-a", head)
     assert (ledger.delivered, ledger.undelivered) == (delivered, undelivered)
     assert ledger.acknowledged_at is None
+    assert isinstance(ledger.counts, Mapping)
 
 
 STORED: dict[str, Any] = {
