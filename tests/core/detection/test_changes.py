@@ -298,6 +298,7 @@ def test_a_record_whose_times_cannot_be_read_is_undeliverable(field, value):
         "'2017-03-10T08:00:00Z'",
     }
     assert found["record"] is good
+    assert next(changes_in(WINDOW, CONTACTS, [record], ["added"]))["event"] == "added"
 
 
 @pytest.mark.parametrize(
@@ -333,10 +334,10 @@ def test_records_without_a_usable_id_are_undeliverable(record_id):
     """They are reported together: one by one, they couldn't be told apart."""
     without = {**contact(INSIDE), "CONTACT_ID": record_id}
     outside = {**contact("2019-01-01 00:00:00"), "CONTACT_ID": record_id}
-    found, bad = changes_in(WINDOW, CONTACTS, [without, contact(INSIDE, record_id=8), {}, outside])
+    found, bad = changes_in(WINDOW, CONTACTS, [without, contact(INSIDE, record_id=8), {}, {}, outside])
     assert found["record_id"] == 8
     assert (bad["record_id"], bad["record"]) == (0, {})
-    assert bad["undeliverable"] == "2 records have no usable CONTACT_ID"
+    assert bad["undeliverable"] == "3 records have no usable CONTACT_ID"
     assert bad["changed_at"] == iso_time(WINDOW.start)
 
 

@@ -237,6 +237,19 @@ def test_a_retry_tells_the_same():
     assert len(first) == 4
 
 
+def test_a_retry_tells_only_the_events_asked_for():
+    """This holds with late changes, which are remembered one by one, and without them."""
+    reading = late(window(60, 120), seen(window(0, 60)), ("added",), settled_until=at(2_000))
+    records = [record(1, 70), record(2, -9_000, 80), record(3, 31)]
+    for some in (records[:2], records):
+        first = summary(reading.changes(some))
+        assert summary(again(reading, ("added",)).changes(some)) == summary(
+            late(window(60, 120), seen(window(0, 60)), ("added",)).changes(some)
+        )
+    assert first == [(3, "added", 31)]
+    assert len(reading.told) == 1
+
+
 def test_what_a_result_depends_on():
     """Nothing but an earlier try's result, if one is repeated; else window and events, in any order."""
     reading = late(window(60, 120), seen(window(0, 60)))

@@ -176,6 +176,9 @@ def test_a_slice_is_bounded_by_changes_and_bytes(monkeypatch):
     monkeypatch.setattr(module, "SLICE_CHANGES", 3)
     chunk, _ = scan(after(), found)
     assert [api_time(start) for start, _ in chunk.slices] == [START, at(2), at(3)]
+    assert chunk.slices_of(ChangeWindow(at(1), at(2))) == range(1)
+    assert chunk.slices_of(ChangeWindow(at(2), at(3))) == range(1, 2)
+    assert chunk.slices_of(ChangeWindow(at(2), at(4))) == range(1, 3)
     monkeypatch.setattr(module, "SLICE_CHANGES", 500)
     monkeypatch.setattr(module, "SLICE_BYTES", 1)
     assert len(scan(after(), found)[0].slices) == 3
@@ -212,6 +215,34 @@ def test_records_updated_again_are_counted():
     assert counts == [2, 3, 3, 2, 1, 0]
 
 
+def test_records_updated_again_are_counted_for_earlier_windows():
+    """What was read after a window tells the same of the windows before it."""
+    found = [
+        contact(1, at(-9), at(4)),  # counts up to 4
+        contact(2, at(2), at(13)),  # from after 2 up to 13
+        contact(3, at(-9), at(14)),  # counts always
+        contact(4, at(3), at(20)),  # from after 3 on
+        contact(5, at(14), at(20)),  # never, like those of the window itself
+        contact(6, None, at(14)),
+    ]
+    chunk, texts = scan(before(0), found)
+    counts = [
+        from_chunk(chunk, texts, ChangeWindow(START, at(end))).updated_again
+        for end in (2, 2.5, 3.5, 4.5, 13, 14)
+    ]
+    assert counts == [3, 4, 5, 4, 4, 3]
+    assert counts == [
+        by_itself(found, ChangeWindow(START, at(end))).updated_again for end in (2, 2.5, 3.5, 4.5, 13, 14)
+    ]
+
+
+def test_an_empty_window_keeps_what_is_after():
+    """Its start is its end, where the changes begin that are kept."""
+    nearby = NearbyChanges(ChangeWindow(START, START), ChangeWindow(START, at(20)), 1)
+    chunk, _ = scan(nearby, [contact(1, None, at(2)), contact(2, None, at(9))])
+    assert (api_time(chunk.start), api_time(chunk.end)) == (START, at(9))
+
+
 def test_at_the_bounds_of_what_is_kept():
     """The span is half-open: its start is in it, its end is not."""
     chunk, texts = scan(after(5), [contact(1, None, at(0)), contact(2, None, at(5)), contact(3, None, at(6))])
@@ -220,6 +251,8 @@ def test_at_the_bounds_of_what_is_kept():
     assert change["record_id"] == 1
     full, _ = scan(after(5, 1), [contact(1, None, at(0)), contact(2, None, at(5))])
     assert api_time(full.end) == at(5)
+    full, _ = scan(before(0, 1), [contact(1, None, at(13)), contact(2, None, at(14))])
+    assert api_time(full.start) == START
 
 
 def test_nothing_is_kept_without_an_end():
@@ -240,7 +273,7 @@ def test_a_time_that_is_none_ends_the_keeping():
     assert nearby.start == nearby.end
 
 
-@pytest.mark.parametrize("text", ["", "no base 64!", "bm8gemxpYg==", "eJwDAAAAAAE="])
+@pytest.mark.parametrize("text", ["", "no base 64!", "bm8gemxpYg==", "eJwDAAAAAAE=", "eJyr!rgUAAXUA+Q=="])
 def test_a_damaged_slice_is_refused(text):
     """A text that is no slice is a ValueError, never an empty window."""
     with pytest.raises(ValueError, match="a slice of changes"):
