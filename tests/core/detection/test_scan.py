@@ -326,6 +326,16 @@ def test_a_scan_that_never_gets_calm_fails():
     assert len(crm.requests) < 250
 
 
+def test_a_scan_that_fails_says_what_it_has_read():
+    """The error has the number of requests, of records and the last count."""
+    crm = crm_of(6, order="none", seed=1)
+    crm.between = lambda crm, _page: crm.update(1)
+    with pytest.raises(IncompleteScan) as caught:
+        read(crm, page_size=2)
+    error = caught.value
+    assert (error.requests, error.found, error.total) == (len(crm.requests), 6, 6)
+
+
 def test_without_a_count_an_order_that_changes_fails():
     """Nothing else could show that all records were read."""
     with pytest.raises(IncompleteScan):
@@ -357,6 +367,46 @@ def test_a_record_that_has_just_changed_joins_nothing(updated, goes_on_at):
     assert scan.request.skip == 495
     scan.feed(last + page_of(*range(601, 1100)), None, EPOCH + timedelta(hours=1))
     assert scan.request.skip == goes_on_at
+
+
+HOUR = EPOCH + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(("deleted", "goes_on_at"), [(50, 940), (51, 0)])
+def test_how_many_missing_records_can_have_been_deleted(deleted, goes_on_at):
+    """If more are missing after the first known one, the order has changed, and a new pass begins."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), 2_000, HOUR)
+    left = [*range(1, 501 - deleted), *range(501, 2_001)]
+    for skip in (495, 445):
+        assert scan.request.skip == skip
+        scan.feed(page_of(*left[skip : skip + 500]), None, HOUR)
+    assert scan.request.skip == goes_on_at
+
+
+def test_a_record_that_changed_counts_once():
+    """Otherwise it would look as if as many records were missing as have changed."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), None, HOUR)
+    scan.feed(page_of(*range(600, 1_100)), None, HOUR)
+    assert scan.request.skip == 445
+    changed = page_of(*range(446, 500), updated="2026-03-29 00:59:59")
+    scan.feed(changed + page_of(*range(500, 946)), None, HOUR)
+    assert scan.request.skip == 940
+    scan.feed(page_of(*range(941, 1_441)), None, HOUR)
+    assert scan.request.skip == 1_435
+
+
+def test_an_answer_without_a_time_keeps_when_a_record_was_read():
+    """The record hasn't changed since, so it still shows that two pages join."""
+    scan = Scan(CONTACTS, 2)
+    changed = page_of(10, updated="2026-03-29 01:00:01")
+    scan.feed(page_of(1, 2), None, HOUR)
+    scan.feed(page_of(2) + changed, None, HOUR + timedelta(seconds=10))
+    scan.feed(changed + page_of(11), None, None)
+    assert scan.request.skip == 3
+    scan.feed(changed + page_of(12), None, HOUR + timedelta(seconds=20))
+    assert scan.request.skip == 4
 
 
 # --- the rest --------------------------------------------------------------------------------------------
@@ -398,6 +448,7 @@ def test_misuse_is_refused():
     with pytest.raises(ValueError, match="page_size must be at least 2, not 1"):
         Scan(CONTACTS, 1)
     scan = Scan(CONTACTS)
+    assert scan.page_size == 500
     scan.feed([], 0, EPOCH)
-    with pytest.raises(ValueError, match="complete"):
+    with pytest.raises(ValueError, match="^the scan is complete"):
         scan.feed([], 0, EPOCH)
