@@ -384,6 +384,113 @@ def test_how_many_missing_records_can_have_been_deleted(deleted, goes_on_at):
     assert scan.request.skip == goes_on_at
 
 
+def test_how_far_a_scan_steps_back():
+    """It steps back by 50 records, then by 500, and then begins a new pass, which proves that all was read."""
+    scan = Scan(CONTACTS)
+    for start in (1, 496, 991):
+        scan.feed(page_of(*range(start, start + 500)), None, HOUR)
+    skips = []
+    for start in (5_000, 6_000, 7_000):
+        skips.append(scan.request.skip)
+        scan.feed(page_of(*range(start, start + 500)), None, HOUR)
+    assert skips == [1_485, 1_435, 935]
+    assert scan.request == PageRequest(0, 500, True)
+    scan.feed(page_of(1, 2, 3), 3, HOUR)
+    assert scan.request is None
+
+
+def test_a_pass_that_stepped_back_is_followed_by_one_more():
+    """Something has moved, so the count proves nothing. What changed since the beginning is read again."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), 700, HOUR)
+    scan.feed(page_of(*range(600, 1_100)), None, HOUR)
+    scan.feed(page_of(*range(446, 701)), 700, HOUR)
+    assert scan.request == PageRequest(0, 500, True, HOUR - timedelta(seconds=3))
+
+
+@pytest.mark.parametrize(("date", "bound"), [(HOUR, HOUR - timedelta(seconds=3)), (None, None)])
+def test_two_pages_between_which_something_moved_are_not_enough(date, bound):
+    """Without the server's clock, one more pass reads everything again."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), 600, date)
+    scan.feed(page_of(*range(497, 602)), 600, date)
+    assert scan.request == PageRequest(0, 500, True, bound)
+
+
+def test_a_pass_over_recent_changes_keeps_its_bound():
+    """Also if it begins again, because a page joined nothing."""
+    scan = Scan(CONTACTS, 2)
+    for records, total in (((1, 2), 3), ((2, 3), 4), ((3, 4), 4), ((4,), 4)):
+        scan.feed(page_of(*records), total, HOUR)
+    again = PageRequest(0, 2, True, HOUR - timedelta(seconds=3))
+    assert scan.request == again
+    scan.feed(page_of(1, 2), None, HOUR)
+    scan.feed(page_of(8, 9), None, HOUR)
+    assert scan.request == again
+
+
+def test_pages_without_an_order_are_read_until_all_records_are_known():
+    """It reads on behind a full page, and from the beginning after a short one. The count ends it."""
+    scan = Scan(CONTACTS, 2)
+    for records, total, following in (
+        ((1, 2), 4, PageRequest(1, 2, False)),
+        ((2, 1), None, PageRequest(3, 2, True)),  # in another order than before
+        ((5,), 4, PageRequest(0, 2, True)),
+        ((7, 1), 4, None),
+    ):
+        scan.feed(page_of(*records), total, HOUR)
+        assert scan.request == following
+
+
+def reading_recent_changes() -> tuple[Scan, PageRequest]:
+    """Return a scan that has found a change of the count, and its request for what changed meanwhile."""
+    scan = Scan(CONTACTS, 3)
+    for records, total in (((1, 2, 3), 5), ((3, 4, 5), 6), ((5, 6), 6)):
+        scan.feed(page_of(*records), total, HOUR)
+    return scan, PageRequest(0, 3, True, HOUR - timedelta(seconds=3))
+
+
+def test_a_pass_without_an_order_keeps_its_bound():
+    """If something moves, it begins again, and stays without an order."""
+    scan, again = reading_recent_changes()
+    assert scan.request == again
+    scan.feed(page_of(1, 2, 3), None, HOUR)
+    scan.feed(page_of(9, 3), None, HOUR)
+    assert scan.request == again
+    scan.feed(page_of(1, 2, 3), None, HOUR)
+    assert scan.request == PageRequest(3, 3, True, again.updated_after)
+
+
+def test_a_pass_that_has_read_too_few_records_is_read_without_an_order():
+    """Nothing has moved, but the count shows more records, so a page has shown one of them twice."""
+    scan, again = reading_recent_changes()
+    scan.feed(page_of(1, 2, 3), 4, HOUR)
+    scan.feed(page_of(3, 3), 4, HOUR)
+    assert scan.request == again
+    scan.feed(page_of(1, 2, 3), None, HOUR)
+    assert scan.request == PageRequest(3, 3, True, again.updated_after)
+
+
+@pytest.mark.parametrize(("total", "is_counted"), [(995, True), (996, False), (None, True)])
+def test_the_last_page_is_counted(total, is_counted):
+    """A page is the last one, as far as is known, if it reaches the count."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(*range(1, 501)), total, HOUR)
+    assert scan.request == PageRequest(495, 500, is_counted)
+
+
+@pytest.mark.parametrize(("counted", "bound"), [(5, None), (4, HOUR - timedelta(seconds=3))])
+def test_it_looks_past_the_end_once_if_the_count_shows_more(counted, bound):
+    """If the count has changed, a pass over recent changes follows."""
+    scan = Scan(CONTACTS)
+    scan.feed(page_of(1, 2, 3), 5, HOUR)
+    assert scan.request == PageRequest(2, 500, True)
+    scan.feed(page_of(3), counted, HOUR)
+    assert scan.request == PageRequest(3, 500, True)
+    scan.feed([], counted, HOUR)
+    assert scan.request == (None if bound is None else PageRequest(0, 500, True, bound))
+
+
 def test_a_record_that_changed_counts_once():
     """Otherwise it would look as if as many records were missing as have changed."""
     scan = Scan(CONTACTS)
