@@ -252,8 +252,8 @@ class UnreadableQueueError(InsightlyHooksError, AirflowFailException):
     Cause: Raised when ``collect`` could not read the webhook's queue from the asset's state: another version
     of this package wrote a value, or a value was changed or deleted.
 
-    Remedy: Mend the value as ``InvalidState`` or ``NewerState`` says. Then clear the task ``collect`` of this
-    run.
+    Remedy: Correct the value as ``InvalidState`` or ``NewerState`` says. Then clear the task ``collect`` of
+    this run.
     """
 
 
@@ -265,7 +265,7 @@ class OrphanedMessagesError(InsightlyHooksError, AirflowFailException):
     Remedy: To send the messages, give a webhook the old name again, and clear the task. Otherwise do nothing:
     the error is raised once, and the messages stay undelivered.
 
-    :param left: webhook -> where its messages are.
+    :param left: the places of the messages, by the webhook's name.
     """
 
     def __init__(self, left: Mapping[str, Sequence[MessageSource]]) -> None:

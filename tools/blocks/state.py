@@ -49,7 +49,7 @@ ASSET_KEYS = (
         cursor_key("{name}~a…"),
         seen_store.VERSION,
         "what had been seen at one position of the cursor, so that a change that becomes visible late is "
-        "told once; `~b…` has it for the position before or after",
+        "returned once; `~b…` has it for the position before or after",
         "the task that moves the cursor",
         "as long as the cursor",
     ),
@@ -162,14 +162,14 @@ TASK_KEYS = (
     Key(
         f"{trigger_once.OWN}…",
         _SECOND,
-        "the ids that the run has let through (`until_triggered`)",
+        "the ids of records that the run has passed on (`until_triggered`)",
         "`evaluate`, the one task",
     ),
     Key(
         f"{ledger_store.HEAD}…",
         ledger_store.VERSION,
         "the ledger: for each message its state, its attempts, its change and its last three POSTs; no "
-        "contents, but for a receiver's answer that `keep_response` keeps",
+        "contents, except a receiver's answer that `keep_response` keeps",
         "deliver tasks",
     ),
     Key(

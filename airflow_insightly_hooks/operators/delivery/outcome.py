@@ -39,7 +39,7 @@ class UndeliverableError(UndeliveredError, AirflowFailException):
 
 
 class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
-    """Fails a task without a retry: it was asked to send messages again whose payloads are gone.
+    """Fails a task without a retry: the payloads of messages that it was asked to send again are gone.
 
     Cause: Raised when the task's input has changed since, or was deleted.
     Remedy: Clear the run's first task, which reads the records as they are now, or start a run over the same
