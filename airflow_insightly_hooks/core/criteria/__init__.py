@@ -8,9 +8,9 @@
 
 A field is a record's own (``TITLE``), a custom one (``Region__c``), ``TAGS`` (the tags' names), or a dotted
 path into nested data (``LINKS.ROLE``). Where a path leads to several values, an operator holds if it holds
-for one of them. A missing field is blank: negative operators hold for it, and positive operators don't. The
-same is true of values that an operator can't compare. Without a logic line, all numbered conditions must
-hold.
+for one of them. A negative operator holds if its opposite holds for none of them. A missing field is blank:
+negative operators hold for it, and positive operators don't. The same is true of values that an operator
+can't compare. Without a logic line, all numbered conditions must hold.
 
 A ``Criteria`` object parses the criteria once. It lists the fields that they use. It compiles them to a
 predicate, which returns whether a record meets them, or to an explanation, which returns the result of each
