@@ -385,7 +385,7 @@ def test_how_many_missing_records_can_have_been_deleted(deleted, goes_on_at):
 
 
 def test_how_far_a_scan_steps_back():
-    """It steps back by 50 records, then by 500, and then begins a new pass, which proves that all was read."""
+    """By 50 records, then by 500. Then a new pass begins, which proves that all was read."""
     scan = Scan(CONTACTS)
     for start in (1, 496, 991):
         scan.feed(page_of(*range(start, start + 500)), None, HOUR)
@@ -557,5 +557,5 @@ def test_misuse_is_refused():
     scan = Scan(CONTACTS)
     assert scan.page_size == 500
     scan.feed([], 0, EPOCH)
-    with pytest.raises(ValueError, match="^the scan is complete"):
+    with pytest.raises(ValueError, match=r"^the scan is complete"):
         scan.feed([], 0, EPOCH)

@@ -36,6 +36,7 @@ def test_a_change_is_unseen_until_it_is_seen():
     """
     seen = SeenChanges(START, END)
     assert seen.is_unseen(7, [at(1), at(5)])
+    assert seen.is_unseen(7, [START])
     seen.see(7, [at(1), at(5)])
     assert not seen.is_unseen(7, [at(1), at(5)])
     assert not seen.is_unseen(7, [at(4), None])
@@ -129,6 +130,16 @@ def test_the_earliest_are_given_up_where_it_would_not_fit(monkeypatch):
     assert all(read.seen_up_to(n) == at(n // 10) for n in range(1, 5_000) if at(n // 10) >= read.since)
 
 
+def test_as_many_as_fit_are_kept(monkeypatch):
+    """The latest records are kept, as many as are allowed."""
+    monkeypatch.setattr(module, "MOST_RECORDS", 100)
+    seen = SeenChanges(START, END)
+    for number in range(150):
+        seen.see(number + 1, [at(number)])
+    read = again(seen)
+    assert (len(read), read.since) == (100, at(49) + timedelta(microseconds=1))
+
+
 def test_one_second_that_would_not_fit_is_given_up_as_a_whole(monkeypatch):
     """Either all records of one second are remembered, or none of them."""
     monkeypatch.setattr(module, "MOST_BLOCKS", 2)
@@ -147,12 +158,24 @@ def test_one_second_that_would_not_fit_is_given_up_as_a_whole(monkeypatch):
 @pytest.mark.parametrize("block", [None, "", "x", 7, module.packed([1, 2])])
 def test_a_block_that_cannot_be_read(block):
     """Anything but a block is refused."""
-    with pytest.raises(ValueError, match="can't be read"):
+    with pytest.raises(ValueError, match=r"^a block of seen changes can't be read$"):
         SeenChanges.of(START, END, [block])
 
 
 @pytest.mark.parametrize("integers", [[0, 5, 5], [1, 5, 1_000_000], [1, 0, 5, 5, 1, 1], [2**63, 5, 5]])
 def test_a_block_of_what_is_no_record(integers):
     """Repeated or invalid ids, and a microsecond of another second, are refused."""
-    with pytest.raises(ValueError, match="can't be read"):
+    with pytest.raises(ValueError, match=r"^a block of seen changes can't be read$"):
         SeenChanges.of(START, END, [module.packed(integers)])
+
+
+def test_a_block_of_too_many_records(monkeypatch):
+    """It can't be one of ours, and could fill the memory."""
+    monkeypatch.setattr(module, "BLOCK_RECORDS", 3)
+    for records in (3, 4):
+        block = module.packed([1] * records + [5] * records + [0] * records)
+        if records == 3:
+            assert len(SeenChanges.of(START, END, [block])) == 3
+            continue
+        with pytest.raises(ValueError, match="can't be read"):
+            SeenChanges.of(START, END, [block])

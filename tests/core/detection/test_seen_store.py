@@ -9,6 +9,7 @@ import pytest
 from airflow_insightly_hooks.core.detection import seen_changes
 from airflow_insightly_hooks.core.detection.seen_changes import SeenChanges
 from airflow_insightly_hooks.core.detection.seen_store import RUNS, SeenStore, seen_keys
+from airflow_insightly_hooks.core.digest import digest_of
 from airflow_insightly_hooks.core.errors import InvalidState
 from tests.conftest import StateStore
 from tests.core.state.test_id_set import each_crash
@@ -45,6 +46,59 @@ def test_the_last_two_positions_are_kept():
     assert [state.until for state in found.states()] == [at(120), at(180)]
     assert [len(found.read(state)) for state in found.states()] == [3, 3]
     assert set(store.values) == {f"{KEY}~a", f"{KEY}~b"}
+
+
+def test_how_a_state_is_stored(monkeypatch):
+    """Later versions read this form: a head with the first block, and the other blocks beside it."""
+    monkeypatch.setattr(seen_changes, "BLOCK_RECORDS", 2)
+    store = StateStore()
+    written(store, 60)
+    blocks = seen(60).blocks()
+    assert len(blocks) == 2
+    assert store.get(f"{KEY}~a") == {
+        "version": 1,
+        "since": "2026-03-29T12:00:00Z",
+        "until": "2026-03-29T12:01:00Z",
+        "reader": "r",
+        "runs": [["2026-03-29T12:00:00Z", ""], ["2026-03-29T12:01:00Z", "run60"]],
+        "blocks": 2,
+        "digest": digest_of("\n".join(blocks)),
+        "first": blocks[0],
+    }
+    assert store.get(f"{KEY}~a1") == blocks[1]
+    (state,) = SeenStore(store, KEY).states()
+    assert (state.since, state.until, state.reader, state.slot) == (START, at(60), "r", "a")
+
+
+def test_a_state_in_which_nothing_was_seen():
+    """It is a state like any other."""
+    store = StateStore()
+    written(store, 60, records=0)
+    assert (store.get(f"{KEY}~a")["blocks"], store.get(f"{KEY}~a")["first"]) == (0, "")
+    found = SeenStore(store, KEY)
+    assert len(found.read(found.states()[0])) == 0
+
+
+def test_a_state_is_written_without_further_requests():
+    """Each request to Airflow's API takes time, so nothing is deleted that was not there."""
+
+    class Counted(StateStore):
+        def delete(self, key: str) -> None:
+            pytest.fail(f"{key} was deleted")
+
+    written(Counted(), 60, 120, 180)
+
+
+def test_states_are_in_the_order_of_their_positions():
+    """Also if the later one remembers changes from an earlier time on."""
+    store = StateStore()
+    written(store, 60, 120)
+    first, second = (store.get(f"{KEY}~{slot}") for slot in "ab")
+    store.set(f"{KEY}~a", {**first, "since": "2026-03-29T12:00:30Z"})
+    assert [state.until for state in SeenStore(store, KEY).states()] == [at(60), at(120)]
+    store.set(f"{KEY}~a", second)
+    store.set(f"{KEY}~b", {**first, "since": "2026-03-29T12:00:30Z"})
+    assert [state.until for state in SeenStore(store, KEY).states()] == [at(60), at(120)]
 
 
 def test_the_runs_that_have_moved_the_cursor():
@@ -110,6 +164,10 @@ def test_what_cannot_be_read_is_no_state(value):
     store = StateStore()
     store.set(f"{KEY}~a", value)
     assert SeenStore(store, KEY).states() == []
+    other = StateStore()
+    written(other, 60)
+    store.set(f"{KEY}~b", other.get(f"{KEY}~a"))
+    assert [state.slot for state in SeenStore(store, KEY).states()] == ["b"]
 
 
 def test_parts_that_do_not_belong_together(monkeypatch):
@@ -128,3 +186,25 @@ def test_parts_that_do_not_belong_together(monkeypatch):
         found.read(state)
     store.set(f"{KEY}~a1", first)
     assert len(found.read(state)) == 250
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({"since": "x"}, "since is not a time such as '2017-03-10 08:00:00'"),
+        ({"until": 5}, "until is not a time such as '2017-03-10 08:00:00'"),
+        ({"blocks": "1"}, "its blocks is missing"),
+        ({"digest": "x"}, "its parts don't belong together"),
+    ],
+)
+def test_a_state_that_is_damaged_while_it_is_read(entries, reason):
+    """InvalidState names the key, and what is wrong."""
+    store = StateStore()
+    written(store, 60)
+    found = SeenStore(store, KEY)
+    (state,) = found.states()
+    store.set(f"{KEY}~a", store.get(f"{KEY}~a") | entries)
+    with pytest.raises(InvalidState) as caught:
+        found.read(state)
+    assert caught.value.key == f"{KEY}~a"
+    assert caught.value.reason.startswith(reason)
