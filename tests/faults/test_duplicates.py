@@ -99,7 +99,7 @@ def test_duplicate_before_the_next_post(way: Way, clean: int) -> None:
 @pytest.mark.parametrize("pause", [0, 0.03], ids=["at once", "later"])
 @http_only
 def test_surplus_bytes_on_a_kept_connection(way: Way, surplus: bytes, pause: float) -> None:
-    """One byte too many is enough: the connection's messages are POSTed again on other connections."""
+    """One surplus byte is enough: the connection's messages are POSTed again on other connections."""
 
     def too_long(link: Link) -> None:
         link.answer(link.read(), then=b"" if pause else surplus)
@@ -139,7 +139,7 @@ def test_everything_answered_twice(way: Way, pause: float) -> None:
 @fault(102, "a duplicate response that crosses the next POST")
 def test_duplicate_crosses_the_next_post(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as the surplus answer shows, the connection's messages are POSTed again."""
-    moment = Moment(monkeypatch, "msg_1")  # no byte too many has come by then
+    moment = Moment(monkeypatch, "msg_1")  # no surplus byte has come by then
 
     def crossing(link: Link) -> None:
         link.answer(link.read())
