@@ -97,7 +97,7 @@ def test_a_backfill_reads_every_change_in_exactly_its_interval(stack: Stack) -> 
     runs = wait_for("the backfill's four runs", backfilled, 240)
     found = {}
     for run in runs:
-        start = datetime.fromisoformat(run["data_interval_start"])
+        start = datetime.fromisoformat(run["data_interval_start"].replace("Z", "+00:00"))
         changes = stack.xcom("hourly", run["dag_run_id"], "detect")
         found[start] = sorted(made[change["record_id"]] for change in changes)
     stack.pause("hourly")

@@ -107,7 +107,8 @@ def test_the_examples(stack: Stack) -> None:
     pending = stack.airflow.api("/dags/project_in_progress__pending/dagRuns?state=queued")["dag_runs"]
     in_a_week = datetime.now(timezone.utc) + timedelta(days=7)
     assert len(pending) == 1
-    assert abs(datetime.fromisoformat(pending[0]["run_after"]) - in_a_week) < timedelta(minutes=10)
+    run_after = datetime.fromisoformat(pending[0]["run_after"].replace("Z", "+00:00"))
+    assert abs(run_after - in_a_week) < timedelta(minutes=10)
 
 
 def _has_run(stack: Stack, dag_id: str) -> bool:
