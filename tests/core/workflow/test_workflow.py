@@ -200,6 +200,13 @@ def test_all_mistakes_are_told_at_once():
     ]
 
 
+def test_a_missing_name_is_one_mistake():
+    """The id that would be made of the name is not a second one."""
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow(record_type="Contacts", webhooks=[{"name": "Billing", "conn_id": "x"}])  # type: ignore
+    assert list(caught.value.problems) == [("name", "it is missing")]
+
+
 def test_a_part_that_is_wrong_says_so_itself():
     """A webhook or a schedule that Python code creates on its own raises the same error."""
     with pytest.raises(InvalidWorkflow, match="name: it is missing"):
