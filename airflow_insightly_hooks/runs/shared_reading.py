@@ -138,7 +138,7 @@ class SharedReading:
 
     def is_being_read(self) -> bool:
         """Return whether another run is reading this run's window now."""
-        run_id = self._attempt(self._who_reads, None)
+        run_id = self._attempt(self._reading_run, None)
         if run_id is not None:
             self._log.info("%s: this run looks for its result in %g s", ReadByAnotherRun(run_id), WAIT)
         return run_id is not None
@@ -191,14 +191,14 @@ class SharedReading:
         return ChangeWindow(end, max(until.replace(microsecond=0), end))  # its second may have more changes
 
     def _renew_claim(self, claimed: ChangeWindow, may_give_way: bool) -> None:
-        if (run_id := self._who_reads()) is None:
+        if (run_id := self._reading_run()) is None:
             now = iso_time(datetime.now(timezone.utc))
             claim = {"run_id": self._ti.run_id, "reader": self._reader, "beats_at": now}
             self._store.set(self._claim_key, {**claimed.as_dict(), **claim})
         elif may_give_way:  # only at first; later, the pages that were read would be wasted
             raise ReadByAnotherRun(run_id)
 
-    def _who_reads(self) -> str | None:
+    def _reading_run(self) -> str | None:
         """Return the id of another run that is reading this run's window; ``None`` if there is none."""
         claim = self._store.get(self._claim_key)
         match None if is_newer(claim) else claim:
