@@ -829,7 +829,7 @@ def test_relative_dates_need_a_time_to_be_measured_from(keys, path):
 )
 def test_other_criteria_are_not_relative(spec):
     """Fixed dates need no time to measure from, and neither do texts that only look like relative dates."""
-    assert not Criteria(spec).has_relative_dates
+    assert Criteria(spec).has_relative_dates is False
     compile_criteria(spec)
 
 
