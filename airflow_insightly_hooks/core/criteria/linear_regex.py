@@ -35,6 +35,7 @@ _SPLIT_UP = "use several conditions instead, in a group (all, any, none)"
 _REFUSED = {
     "ASSERT": f"look-arounds, such as (?=…) and (?<=…), are not supported: {_SPLIT_UP}",
     "ASSERT_NOT": f"look-arounds, such as (?!…) and (?<!…), are not supported: {_SPLIT_UP}",
+    "FAILURE": f"look-arounds, such as (?!…) and (?<!…), are not supported: {_SPLIT_UP}",  # (?!) since 3.13
     "GROUPREF": f"back references, such as \\1, are not supported: {_SPLIT_UP}",
     "GROUPREF_EXISTS": f"conditional groups, (?(1)…), are not supported: {_SPLIT_UP}",
     "ATOMIC_GROUP": "atomic groups, (?>…), are not supported: (?:…) takes no longer here",

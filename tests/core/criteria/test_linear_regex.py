@@ -41,6 +41,7 @@ def test_no_pattern_takes_long(pattern: str, text: str) -> None:
     [
         (r"a(?=b)", "look-arounds, such as (?=…)"),
         (r"^(?!.*test)", "look-arounds, such as (?!…)"),
+        (r"a(?!)", "look-arounds, such as (?!…)"),
         (r"(?<=a)b", "look-arounds, such as (?=…) and (?<=…)"),
         (r"(?<!a)b", "look-arounds, such as (?!…) and (?<!…)"),
         (r"(a)\1", "back references, such as \\1"),
