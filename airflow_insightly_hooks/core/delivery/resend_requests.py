@@ -94,6 +94,7 @@ def add_request(store: StateStore, request: ResendRequest, begun: Collection[str
         removed = [item for item in items if item["id"] in begun][: len(items) + 1 - MOST_REQUESTS]
         if not removed:
             return False
+    # These are listed before anything is stored, because a damaged list raises an error here.
     obsolete = [
         f"{REQUESTS}/{item['id']}/{number}"
         for item in removed

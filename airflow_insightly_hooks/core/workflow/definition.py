@@ -146,7 +146,8 @@ class WorkflowDefinition(Model):
     model_config = ConfigDict(**NO_EXTRA, title="Workflow")
 
     name: Name
-    # Older versions of pydantic want a default even if the name is wrong, which is then the one mistake.
+    # Older versions of pydantic make this default even if the name is wrong. It must be a valid id then, so
+    # that only the name is reported.
     dag_id: str = Field(default_factory=lambda data: slug_of(data.get("name", "none")), max_length=LONGEST_ID)
     description: str = ""
     record_type: str
