@@ -73,7 +73,7 @@ def test_what_is_refused_says_why(pattern: str, reason: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["a{1000}", "(?:ab?){1000}", "(?:a{10}){100}"])
 def test_a_thousand_repetitions_are_allowed(pattern: str) -> None:
-    """A part may be repeated this often by all counts around it. What is optional counts once."""
+    """All counts around a part may repeat it 1,000 times together. An optional part counts once."""
     assert compile_pattern(pattern, case_sensitive=True)("a" * 1_000)
 
 

@@ -216,7 +216,7 @@ def test_records_updated_again_are_counted():
 
 
 def test_records_updated_again_are_counted_for_earlier_windows():
-    """What was read after a window tells the same of the windows before it."""
+    """A scan that keeps changes from before its window counts for each window there as a scan of it would."""
     found = [
         contact(1, at(-9), at(4)),  # counts up to 4
         contact(2, at(2), at(13)),  # from after 2 up to 13
@@ -237,7 +237,7 @@ def test_records_updated_again_are_counted_for_earlier_windows():
 
 
 def test_an_empty_window_keeps_what_is_after():
-    """Its start is its end, where the changes begin that are kept."""
+    """Such a window starts and ends where the kept changes begin."""
     nearby = NearbyChanges(ChangeWindow(START, START), ChangeWindow(START, at(20)), 1)
     chunk, _ = scan(nearby, [contact(1, None, at(2)), contact(2, None, at(9))])
     assert (api_time(chunk.start), api_time(chunk.end)) == (START, at(9))

@@ -327,7 +327,7 @@ def test_a_scan_that_never_gets_calm_fails():
 
 
 def test_a_scan_that_fails_says_what_it_has_read():
-    """The error has the number of requests, of records and the last count."""
+    """The error says how many requests were made, how many records were found, and the last count."""
     crm = crm_of(6, order="none", seed=1)
     crm.between = lambda crm, _page: crm.update(1)
     with pytest.raises(IncompleteScan) as caught:

@@ -82,11 +82,11 @@ def test_a_state_in_which_nothing_was_seen():
 def test_a_state_is_written_without_further_requests():
     """Each request to Airflow's API takes time, so nothing is deleted that was not there."""
 
-    class Counted(StateStore):
+    class NothingToDelete(StateStore):
         def delete(self, key: str) -> None:
             pytest.fail(f"{key} was deleted")
 
-    written(Counted(), 60, 120, 180)
+    written(NothingToDelete(), 60, 120, 180)
 
 
 def test_states_are_in_the_order_of_their_positions():
