@@ -71,6 +71,7 @@ RECORD = {
     "MIDNIGHT": "2024-06-01 24:00:00",
     "FOLDED": "2024-06-01_12:00:00",
     "LOWER": "2024-06-01t12:00:00z",
+    "UPPER": "2024-06-01T12:00:00Z",
     "ZERO": 0,
     "MINUS": -(2**53),
     "MINUS_FLOAT": -float(2**53),
@@ -141,6 +142,7 @@ def meets(field: str, operator: str, *value: Any, **more: Any) -> bool:
         (("PRIORITY", "equals", "abc"), False),
         (("ZERO", "equals", "abc"), False),
         (("LOWER", "equals", "2024-06-01T12:00:00Z"), True),
+        (("UPPER", "equals", "2024-06-01t12:00:00z"), True),
         (("INFINITE", "greater_than", 1), False),
         (("INFINITE", "less_than", 1), False),
         (("MINUS_INFINITE", "less_than", 1), False),
@@ -995,7 +997,7 @@ def test_what_can_be_compared_is_not_told(field, operator, value):
 
 
 def test_a_tag_that_is_not_a_text():
-    """A tag's name that is no text can't be compared. The record's other tags are."""
+    """A tag's name that is not a text can't be compared. The record's other tags are still compared."""
     reported: list[Incomparable] = []
     spec = {"field": "TAGS", "operator": "contains", "value": "lead"}
     meets = compile_criteria(spec, now=NOW, on_incomparable=reported.append)
@@ -1109,8 +1111,8 @@ def test_a_condition_that_no_record_can_meet(field, operator, value, reason):
     assert caught.value.reason == f"{field} is of the kind {reason}"
 
 
-def test_what_custom_objects_can_not_have():
-    """Of a custom object, the kinds of its own dates are known."""
+def test_the_dates_of_a_custom_object_have_a_known_kind():
+    """So an operator that can't compare dates is found."""
     spec = {"field": "DATE_UPDATED_UTC", "operator": "is_checked"}
     with pytest.raises(InvalidCriteria, match="DATE_UPDATED_UTC is of the kind datetime, which"):
         check_criteria(spec, RECORD_TYPES["Invoice__c"])

@@ -239,15 +239,23 @@ def test_a_retry_tells_the_same():
 
 def test_a_retry_tells_only_the_events_asked_for():
     """This holds with late changes, which are remembered one by one, and without them."""
-    reading = late(window(60, 120), seen(window(0, 60)), ("added",), settled_until=at(2_000))
     records = [record(1, 70), record(2, -9_000, 80), record(3, 31)]
-    for some in (records[:2], records):
+    for some, late_changes in ((records[:2], 0), (records, 1)):
+        reading = late(window(60, 120), seen(window(0, 60)), ("added",), settled_until=at(2_000))
         first = summary(reading.changes(some))
-        assert summary(again(reading, ("added",)).changes(some)) == summary(
-            late(window(60, 120), seen(window(0, 60)), ("added",)).changes(some)
-        )
-    assert first == [(3, "added", 31)]
-    assert len(reading.told) == 1
+        assert first == [(1, "added", 70), (3, "added", 31)][: 1 + late_changes]
+        assert len(reading.told) == late_changes
+        assert summary(again(reading, ("added",)).changes(some)) == first
+
+
+def test_a_retry_tells_a_record_whose_times_cannot_be_read():
+    """It belongs to the window, not to the lookback. The retry reports it, also if there is nothing else."""
+    unreadable = {"CONTACT_ID": 1, "DATE_CREATED_UTC": "soon", "DATE_UPDATED_UTC": "later"}
+    reading = late(window(60, 120), seen(window(0, 60)))
+    assert summary(reading.changes([unreadable])) == [(1, "updated", 60)]
+    repeated = again(reading)
+    assert not repeated.is_empty
+    assert [change["record_id"] for change in repeated.changes([unreadable])] == [1]
 
 
 def test_what_a_result_depends_on():

@@ -136,8 +136,21 @@ def test_as_many_as_fit_are_kept(monkeypatch):
     seen = SeenChanges(START, END)
     for number in range(150):
         seen.see(number + 1, [at(number)])
+        if number == 99:
+            assert (len(again(seen)), seen.since) == (100, START)
     read = again(seen)
     assert (len(read), read.since) == (100, at(49) + timedelta(microseconds=1))
+
+
+def test_as_many_blocks_as_are_allowed_are_kept(monkeypatch):
+    """Nothing is forgotten if everything fits exactly."""
+    monkeypatch.setattr(module, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(module, "BLOCK_RECORDS", 100)
+    seen = SeenChanges(START, END)
+    for number in range(1, 201):
+        seen.see(number, [at(5)])
+    assert len(seen.blocks()) == 2
+    assert (len(seen), seen.since) == (200, START)
 
 
 def test_one_second_that_would_not_fit_is_given_up_as_a_whole(monkeypatch):
@@ -172,10 +185,7 @@ def test_a_block_of_what_is_no_record(integers):
 def test_a_block_of_too_many_records(monkeypatch):
     """It can't be one of ours, and could fill the memory."""
     monkeypatch.setattr(module, "BLOCK_RECORDS", 3)
-    for records in (3, 4):
-        block = module.packed([1] * records + [5] * records + [0] * records)
-        if records == 3:
-            assert len(SeenChanges.of(START, END, [block])) == 3
-            continue
-        with pytest.raises(ValueError, match="can't be read"):
-            SeenChanges.of(START, END, [block])
+    three, four = (module.packed([1] * n + [5] * n + [0] * n) for n in (3, 4))
+    assert len(SeenChanges.of(START, END, [three])) == 3
+    with pytest.raises(ValueError, match="can't be read"):
+        SeenChanges.of(START, END, [four])
