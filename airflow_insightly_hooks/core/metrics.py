@@ -36,7 +36,7 @@ DELIVERED = Metric(
     "counter",
     "payloads",
     TASK,
-    "The payloads that were acknowledged in a try, at its end.",
+    "The payloads that were acknowledged in a try, counted at its end.",
 )
 UNDELIVERED = Metric(
     "insightly_webhook.undelivered",
