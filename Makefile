@@ -10,14 +10,15 @@ export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 unexport PYTHONDONTWRITEBYTECODE
 # The contract tests have their own target. Their pytest plugin takes a second to load in each process.
 FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
-UNIT := $(addprefix tests/,core diagnosis how_to plugin previews sensors testing workflows) $(wildcard tests/test_*.py)
-# All other folders: their tests use Airflow's database, start servers, or crash and retry tasks many times.
+UNIT := $(addprefix tests/,core diagnosis plugin previews sensors testing workflows) $(wildcard tests/test_*.py)
+# All other folders: their tests run the guides' code, use Airflow's database, start servers, or crash and
+# retry tasks many times.
 INTEGRATION := $(filter-out $(UNIT) $(addprefix tests/,__pycache__ e2e faults vectors),$(patsubst %/,%,$(wildcard tests/*/)))
 # Some tests wait for seconds. Processes without tests left take over tests of the others.
 PARALLEL := --numprocesses 4 --dist worksteal
 # These tests mostly wait, so they can run side by side.
 FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)"
-SLOW := "$(BIN)/pytest -m slow -p no:schemathesis $(UNIT) tests/operators tests/compatibility --numprocesses 2 --dist worksteal"
+SLOW := "$(BIN)/pytest -m slow -p no:schemathesis $(UNIT) tests/how_to tests/operators tests/compatibility --numprocesses 2 --dist worksteal"
 # Of mutmut, tools/mutation.py needs only what makes the mutants, and that needs no package outside of .venv.
 MUTMUT := mutmut==3.8.1
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
@@ -41,12 +42,12 @@ help: ## List the targets
 demo: .venv/.installed ## Show how a change of a record becomes a webhook, on a real Airflow (PUSH=1: Insightly's webhook starts the run; ONCE=1: exit afterwards)
 	@$(BIN)/python -m airflow_insightly_hooks.demo $(if $(PUSH),--push) $(if $(ONCE),--once)
 
-test: test-unit test-integration test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow
+test: test-unit test-integration test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow, but those of test-scale
 
-test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and documents: less than a minute
-	$(BIN)/pytest $(FAST) --numprocesses 3 --dist worksteal $(UNIT)
+test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and the documents' form: less than a minute
+	$(BIN)/pytest $(FAST) --numprocesses 2 --dist worksteal $(UNIT)
 
-test-integration: .venv/.installed ## Run the tests that use Airflow's database, servers, crashes and retries
+test-integration: .venv/.installed ## Run the tests of the guides, and those that use Airflow's database, servers, crashes and retries
 	$(BIN)/pytest $(FAST) $(PARALLEL) $(INTEGRATION)
 
 test-faults: .venv/.installed ## Run the tests of all faults that a delivery must survive, and the slow tests
@@ -64,7 +65,7 @@ test-contract: .venv/.installed ## Compare the sandbox with the API description 
 test-e2e: .venv/.installed .venv/.browser ## Run only the tests on a real Airflow
 	@tools/end_to_end.sh
 
-test-scale: .venv/.installed ## Run tests that take more minutes: Celery workers that die, 50 MB of payloads, 10,000 guesses, a triggerer that dies, kills of a task, changes of mode, deleted runs
+test-scale: .venv/.installed ## Run tests that take more minutes: Celery workers that die, 50 MB of payloads, 10,000 guesses, kills, changes of mode, restarts, commands
 	$(BIN)/pytest -m scale tests/e2e tests/how_to tests/incoming/e2e --durations 5
 
 mutation: .venv/.installed ## Change the core's code in small ways, and see whether its tests notice (PARTS="delivery detection/scan", JOBS=1)

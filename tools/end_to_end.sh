@@ -7,7 +7,7 @@ unset PYTHONDONTWRITEBYTECODE # with compiled modules, a process takes half the 
 events="test_events or test_windows or test_backfill or test_example_workflows"
 workflows="test_workflows or test_detection or test_lookback"
 # These tests start their own servers.
-alone="test_command_line or test_pytest_plugin or test_tutorial"
+alone="test_pytest_plugin or test_tutorial"
 # Each group has an Airflow, and searches its own results for secrets. The longest ones begin first.
 groups=(
     "postgresql and not test_kills and not ($events or $workflows)"
@@ -16,7 +16,6 @@ groups=(
     "postgresql and not test_kills and ($workflows or test_secrets)"
     test_pytest_plugin
     test_tutorial
-    test_command_line
 )
 run="${BIN:-.venv/bin}/pytest -m 'e2e and not scale' --durations 5"
 commands=()

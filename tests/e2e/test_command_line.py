@@ -16,7 +16,7 @@ from airflow_insightly_hooks.cli.definition import COMMANDS
 from airflow_insightly_hooks.sandbox.server import RunningSandbox, running_sandbox
 from tests.e2e.conftest import API_KEY, PASSWORD, USERNAME
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.scale, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent.parent
 WON = "dags/workflows/opportunity_won.yaml"

@@ -55,6 +55,7 @@ def page(stack: Stack, path: str) -> str:
     return answer.text
 
 
+@pytest.mark.scale
 def test_in_one_task(stack: Stack) -> None:
     """A retry after a 503, a resend and a time trigger work, and pages and commands know the task."""
     dag_id = "switched"

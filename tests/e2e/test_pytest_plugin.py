@@ -92,6 +92,7 @@ def test_after():
 """
 
 
+@pytest.mark.scale
 def test_the_users_airflow_is_left_alone(tmp_path):
     """The user's database, secrets backend and XCom backend are neither read nor written."""
     home = tmp_path / "airflow"

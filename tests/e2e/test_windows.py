@@ -59,6 +59,7 @@ def test_a_backfill_of_a_plain_cron_line_reads_the_past(stack: Stack) -> None:
     assert [sorted(made[i] for i in ids(changes)) for changes in found] == [[-60, -1], [0, 59]]
 
 
+@pytest.mark.scale
 def test_airflow_tasks_test_takes_nothing(stack: Stack) -> None:
     """It shows the changes that the next run still finds. Before a DAG's first run it stores no window."""
     stack.pause("tested")  # else the scheduler may start the task first

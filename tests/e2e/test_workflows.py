@@ -146,6 +146,7 @@ def insightly_command(stack: Stack, *arguments: object) -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.scale
 def test_pending_webhooks_are_listed_cancelled_and_sent_by_command(stack: Stack) -> None:
     """Three leads have two webhooks each. One webhook is cancelled, one is sent now, and the others stay."""
     pending_dag = "steered__pending"

@@ -75,6 +75,7 @@ def test_hanging(shaky: Endpoint) -> None:
     assert wait_until(lambda: shaky.post(path=UNKNOWN)[0] == 401, 15)
 
 
+@pytest.mark.scale
 def test_hanging_and_cut(shaky: Endpoint) -> None:
     """A database that hung, and is then another machine's, is found again."""
     time.sleep(1.1)
@@ -202,6 +203,7 @@ def test_killed(server: Endpoint) -> None:
         assert server.post()[0] == 200
 
 
+@pytest.mark.scale
 def test_restarted(server: Endpoint) -> None:
     """A server that is restarted among many webhooks loses none, either."""
     flood = Flood(server)
@@ -224,6 +226,7 @@ def test_log(server: Endpoint) -> None:
         assert secret not in log
 
 
+@pytest.mark.scale
 def test_two_processes(incoming_template: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Two processes of an API server take webhooks at once, and neither is in the other's way."""
     with endpoint(tmp_path_factory.mktemp("incoming-two"), incoming_template, workers=2) as server:
