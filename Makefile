@@ -10,15 +10,17 @@ export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 unexport PYTHONDONTWRITEBYTECODE
 # The contract tests have their own target. Their pytest plugin takes a second to load in each process.
 FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
-UNIT := $(addprefix tests/,core diagnosis plugin previews sensors testing workflows) $(wildcard tests/test_*.py)
+# These files start servers or many processes, as the tests of most other folders do.
+SERVERS := $(addprefix tests/test_,benchmarks.py sandbox_page.py stack_tools.py)
+UNIT := $(addprefix tests/,core diagnosis plugin previews sensors testing workflows) $(filter-out $(SERVERS),$(wildcard tests/test_*.py))
 # All other folders: their tests run the guides' code, use Airflow's database, start servers, or crash and
 # retry tasks many times.
-INTEGRATION := $(filter-out $(UNIT) $(addprefix tests/,__pycache__ e2e faults vectors),$(patsubst %/,%,$(wildcard tests/*/)))
+INTEGRATION := $(filter-out $(UNIT) $(addprefix tests/,__pycache__ e2e faults vectors),$(patsubst %/,%,$(wildcard tests/*/))) $(SERVERS)
 # Some tests wait for seconds. Processes without tests left take over tests of the others.
 PARALLEL := --numprocesses 4 --dist worksteal
 # These tests mostly wait, so they can run side by side.
 FAULTS := "$(BIN)/pytest tests/faults $(PARALLEL)"
-SLOW := "$(BIN)/pytest -m slow -p no:schemathesis $(UNIT) tests/how_to tests/operators tests/compatibility --numprocesses 2 --dist worksteal"
+SLOW := "$(BIN)/pytest -m slow -p no:schemathesis $(UNIT) $(SERVERS) tests/how_to tests/operators tests/compatibility --numprocesses 2 --dist worksteal"
 # Of mutmut, tools/mutation.py needs only what makes the mutants, and that needs no package outside of .venv.
 MUTMUT := mutmut==3.8.1
 CONTRACT := $(BIN)/pytest -m contract tests/sandbox/test_contract.py || [ $$? -eq 5 ] # 5: skipped, nothing to run
