@@ -32,10 +32,11 @@ _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 1
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPLIT_UP = "use several conditions instead, in a group (all, any, none)"
+_NEGATIVE_LOOK_AROUND = f"look-arounds, such as (?!…) and (?<!…), are not supported: {_SPLIT_UP}"
 _REFUSED = {
     "ASSERT": f"look-arounds, such as (?=…) and (?<=…), are not supported: {_SPLIT_UP}",
-    "ASSERT_NOT": f"look-arounds, such as (?!…) and (?<!…), are not supported: {_SPLIT_UP}",
-    "FAILURE": f"look-arounds, such as (?!…) and (?<!…), are not supported: {_SPLIT_UP}",  # (?!) since 3.13
+    "ASSERT_NOT": _NEGATIVE_LOOK_AROUND,
+    "FAILURE": _NEGATIVE_LOOK_AROUND,  # (?!) since Python 3.13
     "GROUPREF": f"back references, such as \\1, are not supported: {_SPLIT_UP}",
     "GROUPREF_EXISTS": f"conditional groups, (?(1)…), are not supported: {_SPLIT_UP}",
     "ATOMIC_GROUP": "atomic groups, (?>…), are not supported: (?:…) takes no longer here",
