@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.demo.airflow_stack import StackError, wait_for
 from tests.e2e.conftest import API_KEY, CANARY, PASSWORD, USERNAME, WRONG_KEY, Stack
 
@@ -97,7 +98,7 @@ def test_a_backfill_reads_every_change_in_exactly_its_interval(stack: Stack) -> 
     runs = wait_for("the backfill's four runs", backfilled, 240)
     found = {}
     for run in runs:
-        start = datetime.fromisoformat(run["data_interval_start"].replace("Z", "+00:00"))
+        start = api_time(run["data_interval_start"])
         changes = stack.xcom("hourly", run["dag_run_id"], "detect")
         found[start] = sorted(made[change["record_id"]] for change in changes)
     stack.pause("hourly")

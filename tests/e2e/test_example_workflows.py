@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_insightly_hooks import Workflow
+from airflow_insightly_hooks.core.dates import api_time
 from airflow_insightly_hooks.core.records import RECORD_TYPES
 from airflow_insightly_hooks.core.workflow.yaml_file import read_workflows
 from airflow_insightly_hooks.demo.airflow_stack import StackError, wait_for
@@ -107,8 +108,7 @@ def test_the_examples(stack: Stack) -> None:
     pending = stack.airflow.api("/dags/project_in_progress__pending/dagRuns?state=queued")["dag_runs"]
     in_a_week = datetime.now(timezone.utc) + timedelta(days=7)
     assert len(pending) == 1
-    run_after = datetime.fromisoformat(pending[0]["run_after"].replace("Z", "+00:00"))
-    assert abs(run_after - in_a_week) < timedelta(minutes=10)
+    assert abs(api_time(pending[0]["run_after"]) - in_a_week) < timedelta(minutes=10)
 
 
 def _has_run(stack: Stack, dag_id: str) -> bool:
