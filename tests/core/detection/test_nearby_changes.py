@@ -226,14 +226,10 @@ def test_records_updated_again_are_counted_for_earlier_windows():
         contact(6, None, at(14)),
     ]
     chunk, texts = scan(before(0), found)
-    counts = [
-        from_chunk(chunk, texts, ChangeWindow(START, at(end))).updated_again
-        for end in (2, 2.5, 3.5, 4.5, 13, 14)
-    ]
+    windows = [ChangeWindow(START, at(end)) for end in (2, 2.5, 3.5, 4.5, 13, 14)]
+    counts = [from_chunk(chunk, texts, window).updated_again for window in windows]
     assert counts == [3, 4, 5, 4, 4, 3]
-    assert counts == [
-        by_itself(found, ChangeWindow(START, at(end))).updated_again for end in (2, 2.5, 3.5, 4.5, 13, 14)
-    ]
+    assert counts == [by_itself(found, window).updated_again for window in windows]
 
 
 def test_an_empty_window_keeps_what_is_after():

@@ -142,24 +142,26 @@ def test_as_many_as_fit_are_kept(monkeypatch):
     assert (len(read), read.since) == (100, at(49) + timedelta(microseconds=1))
 
 
-def test_as_many_blocks_as_are_allowed_are_kept(monkeypatch):
-    """Nothing is forgotten if everything fits exactly."""
+def of_one_second(monkeypatch, records: int) -> SeenChanges:
+    """Return so many records that were seen in one second; two blocks of 100 records are allowed."""
     monkeypatch.setattr(module, "MOST_BLOCKS", 2)
     monkeypatch.setattr(module, "BLOCK_RECORDS", 100)
     seen = SeenChanges(START, END)
-    for number in range(1, 201):
+    for number in range(1, records + 1):
         seen.see(number, [at(5)])
+    return seen
+
+
+def test_as_many_blocks_as_are_allowed_are_kept(monkeypatch):
+    """Nothing is forgotten if everything fits exactly."""
+    seen = of_one_second(monkeypatch, 200)
     assert len(seen.blocks()) == 2
     assert (len(seen), seen.since) == (200, START)
 
 
 def test_one_second_that_would_not_fit_is_given_up_as_a_whole(monkeypatch):
     """Either all records of one second are remembered, or none of them."""
-    monkeypatch.setattr(module, "MOST_BLOCKS", 2)
-    monkeypatch.setattr(module, "BLOCK_RECORDS", 100)
-    seen = SeenChanges(START, END)
-    for number in range(1, 1_000):
-        seen.see(number, [at(5)])
+    seen = of_one_second(monkeypatch, 999)
     seen.see(1_000, [at(6)])
     blocks = seen.blocks()
     assert len(blocks) == 1
@@ -183,7 +185,7 @@ def test_a_block_of_what_is_no_record(integers):
 
 
 def test_a_block_of_too_many_records(monkeypatch):
-    """It can't be one of ours, and could fill the memory."""
+    """This package writes no such block, and to unpack it could fill the memory."""
     monkeypatch.setattr(module, "BLOCK_RECORDS", 3)
     three, four = (module.packed([1] * n + [5] * n + [0] * n) for n in (3, 4))
     assert len(SeenChanges.of(START, END, [three])) == 3
