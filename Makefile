@@ -46,7 +46,7 @@ demo: .venv/.installed ## Show how a change of a record becomes a webhook, on a 
 
 test: test-unit test-integration test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow, but those of test-scale
 
-test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and the documents' form: less than a minute
+test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and documents: less than a minute
 	$(BIN)/pytest $(FAST) --numprocesses 2 --dist worksteal $(UNIT)
 
 test-integration: .venv/.installed ## Run the tests of the guides, and those that use Airflow's database, servers, crashes and retries
