@@ -38,7 +38,7 @@ InsightlyHooksError
 ├── DatabaseNotFound           Airflow's database can't be found (database.presence)
 ├── PendingDagNotFound         no DAG sends a webhook's pending messages (database.pending)
 └── UndeliveredError           the receiver did not acknowledge some of the payloads
-    └── UndeliverableError         the receiver will never accept them (operators.webhook)
+    └── UndeliverableError         none of them may be sent again (operators.webhook)
 
 No message holds a password, an API key, a URI's user information, or a record's contents. Each class builds
 its message from its attributes, which are its arguments, so that errors survive pickling. Each class's

@@ -62,7 +62,8 @@ sent again; or the task has got the same request before, and nothing was done.""
 EVENT = "insightly_resend"
 """The event in Airflow's audit log."""
 GONE = (
-    "clear the run's first task, which reads the records as they are now, or start a run over the same window"
+    "clear the run's first task and all tasks after it, to send the records as they are now, or start a run "
+    "over the same window"
 )
 NO_TASK = f"the run no longer has this task: {GONE}"
 NO_DRY_RUN = "turn off the workflow's dry run and clear the task, or start a run over the same window"

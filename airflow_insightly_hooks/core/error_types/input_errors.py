@@ -19,7 +19,8 @@ __all__ = [
 class UnknownRecordType(InsightlyHooksError, KeyError):
     """A name is not a record type of Insightly's API.
 
-    Cause: Raised when a record type is misspelled, is in the singular, or doesn't exist.
+    Cause: Raised when a record type is misspelled, or doesn't exist. Most names are plurals (``Contacts``),
+    but some are not (``Ticket``).
 
     Remedy: Use one of the names that the message lists, or a custom object's name, such as ``Invoice__c``.
 

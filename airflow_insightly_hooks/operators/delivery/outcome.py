@@ -33,17 +33,21 @@ FAIL, REPORT = "fail", "report"
 class UndeliverableError(UndeliveredError, AirflowFailException):
     """Fails a task without a retry: none of its undelivered messages may be POSTed again.
 
-    Cause: Raised when the receiver answered 410, or the attempts are used up.
-    Remedy: Correct what the receiver refuses, then clear the task, which begins with new attempts.
+    Cause: Raised when the receiver answered 410 or with ``webhook-delivery: abort-message``, the attempts are
+    used up, no body can be built of the record, or ``InsightlyWorkflowOperator`` no longer finds the record
+    in its window.
+    Remedy: The report says which of these it is. Correct what the receiver refuses, then clear the task,
+    which begins with new attempts. A record that is corrected in Insightly is sent as a new change.
     """
 
 
 class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
     """Fails a task without a retry: the payloads of messages that it was asked to send again are gone.
 
-    Cause: Raised when the task's input has changed since, or was deleted.
-    Remedy: Clear the run's first task, which reads the records as they are now, or start a run over the same
-    window.
+    Cause: Raised when the task's input has changed since, or was deleted. ``InsightlyWorkflowOperator``
+    raises it when the webhook of the messages was renamed or removed.
+    Remedy: Clear the run's first task and all tasks after it, to send the records as they are now, or start a
+    run over the same window. If the webhook was renamed or removed, give it its old name first.
 
     :param messages: the ids of these messages.
     """
@@ -59,8 +63,9 @@ class MissingPayloadsError(InsightlyHooksError, AirflowFailException):
         return (
             f"the task's payloads lack {counted(len(self.messages), 'message')} to be sent again "
             f"({', '.join(self.messages[: self.SHOWN])}{more}): its input has changed, or was deleted. "
-            f"Clear the run's first task, which reads the records as they are now, or start a run over the "
-            f"same window"
+            f"Clear the run's first task and all tasks after it, to send the records as they are now, or "
+            f"start a run over the same window. If the webhook was renamed or removed, give it its old name "
+            f"first"
         )
 
 
