@@ -132,7 +132,7 @@ class InsightlyHook(BaseHook):
         Some records may have no usable id. A value that is not an object becomes an empty record.
 
         The search is read to its end, even if records change while it is read. If that isn't possible, an
-        error is raised, and the records so far are not all. ``core.detection.scan`` describes how.
+        error is raised, and the records so far are not all. ``docs/explanation/detection.md`` describes how.
 
         :param record_type: a name of ``RECORD_TYPES``, or the name of a custom object (``Name__c``).
         :param updated_after: a time, or its text for the API. Only records that were updated later are read;
@@ -255,7 +255,10 @@ class InsightlyHook(BaseHook):
         self._get(f"{RECORD_TYPES[record_type].path}/Search", {"top": 1, "brief": "true"})
 
     def requests_left(self) -> RequestsLeft | None:
-        """Return how many requests are left today; ``None`` if no answer has told it yet."""
+        """Return how many requests are left today, as ``left``, ``total`` and ``resets_at``.
+
+        ``None`` if no answer has told it yet.
+        """
         return self._client.limiter.requests_left()
 
     def test_connection(self) -> tuple[bool, str]:

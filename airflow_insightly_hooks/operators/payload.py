@@ -54,7 +54,8 @@ class BuildPayloadOperator(BaseOperator):
         mapped task reads its own chunk only, and not the chunks of all tasks. Needs ``chunk_size``.
         ``False`` by default.
     :param workflow: the name that message ids are made from, with the record, the event and the time of the
-        change. ``None`` takes the DAG's id and the task's.
+        change. ``None`` takes the DAG's id, the task's id and, in a mapped task
+        group, the map index.
     :param custom_date_fields: the names of custom fields that hold dates. ``None`` asks Insightly once for
         each record type, and only if records have custom fields that are not empty. Insightly also says which
         of them have no time of day: these are written as days.

@@ -172,7 +172,7 @@ class DueWebhooksOperator(BaseOperator, EmptySkipMixin):
     :raises InvalidState: if the pending records can't be read.
 
     A run's parameter ``cancel`` names records whose pending webhooks are cancelled; ``send_now`` those whose
-    webhooks are due at once. ``core.state.pending_request`` says more.
+    webhooks are due at once. ``docs/reference/workflow-files.md`` describes both.
 
     XCom: a list of changes, with the event and the time of the change that triggered. ``pending`` has the
     number of waiting records and the first 100 of them, ``next_due`` the time when the next one is due.

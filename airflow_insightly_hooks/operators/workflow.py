@@ -70,7 +70,7 @@ class InsightlyWorkflowOperator(BaseOperator):
     memory holds two batches, and the ids of the records that were read and of what is undelivered.
 
     Message ids, bodies and receivers are those of ``workflow.to_dag()``. ``until_triggered`` remembers in the
-    same place, so the two must not run at once. The cursor (``runs.windows``) is this task's own, unless it
+    same place, so the two must not run at once. The cursor is this task's own, unless it
     is given a name. Templates in the workflow (criteria, ``uri``, ``conn_id``, ``fields``, ``envelope``) are
     rendered, and not shown. The webhooks take turns at each batch, so a slow receiver slows down the others.
 

@@ -81,8 +81,8 @@ class _Search(NamedTuple):
 class InsightlyRecordChangeSensor(BaseSensorOperator):
     """Waits until its window of time has settled, and returns the changes in it.
 
-    ``runs.windows`` says which window a run covers. A closed window is read once it has settled. An open
-    window (rule 3) ends ``settle`` seconds before now.
+    ``docs/explanation/detection.md`` says which window a run covers. A window with a fixed end is read once
+    it has settled. The window of a run that goes on from the last one ends ``settle`` seconds before now.
 
     :param record_type: a record type of Insightly's API, such as ``Contacts``, or a custom object
         (``Name__c``).

@@ -160,7 +160,7 @@ class InsightlyRecordChangeEventTrigger(BaseEventTrigger):
     """Yields an event whenever records have changed. Its events hold no records.
 
     Every ``poll_interval`` it polls whether records have changed since the last poll. A poll is one small
-    request. All watchers of these records in this triggerer share it (``triggers.watcher``); the shortest of
+    request. All watchers of these records in this triggerer share it; the shortest of
     their intervals counts. When changes have settled, the trigger yields an event ``{"since", "until"}``, ISO
     8601. It also yields one when it starts. Events only wake DAGs. A DAG reads from its own cursor, so it
     misses no change if an event is late, repeated or lost.

@@ -415,7 +415,7 @@ def test_backslash(send: Send) -> None:
 
 @fault(72, "port 0, which a client may take for 80", requests="fails")
 def test_port_0(send: Send) -> None:
-    """Port 0 is refused."""
+    """Port 0 in a URI is refused."""
     outcome = send("http://127.0.0.1:0/")
     assert outcome.is_certainly_undelivered()
     assert "port 0" in (outcome.error or "")

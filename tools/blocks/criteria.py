@@ -34,7 +34,7 @@ class Example(NamedTuple):
 
 COMPARES = {
     "anything": "text, numbers, checkboxes, dates",
-    "text": "text",
+    "text": "text, and numbers as text",
     "number or date": "numbers, dates",
     "date": "dates",
     "checkbox": "checkboxes",

@@ -218,7 +218,7 @@ TASK_KEYS = (
         checkpoint.VERSION,
         "which pages were read and settled, as ids and times, so that a retry goes on from there",
         "`InsightlyWorkflowOperator`",
-        "until the window was read to its end",
+        "until the task succeeds",
     ),
     Key(
         f"{batch_scheduling.NOTE}…",
