@@ -9,7 +9,8 @@ export AIRFLOW_HOME := $(CURDIR)/.venv/airflow
 # Keep compiled modules, even if the user's environment says otherwise. Test processes start twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 # The contract tests have their own target. Their pytest plugin takes a second to load in each process.
-FAST := -m "not e2e and not contract and not slow" -p no:schemathesis --ignore tests/sandbox/test_contract.py
+NO_CONTRACT := -p no:schemathesis --ignore tests/sandbox/test_contract.py
+FAST := -m "not e2e and not contract and not slow" $(NO_CONTRACT)
 # These files start servers or many processes, as the tests of most other folders do.
 SERVERS := $(addprefix tests/test_,benchmarks.py sandbox_page.py stack_tools.py)
 UNIT := $(addprefix tests/,core diagnosis plugin previews sensors testing workflows) $(filter-out $(SERVERS),$(wildcard tests/test_*.py))
@@ -30,7 +31,7 @@ SITE := rm -rf build/docs && $(BIN)/sphinx-build -W --keep-going --nitpicky --qu
 	-d build/docs/doctrees docs build/docs/html && $(BIN)/python tools/check_site.py build/docs/html
 DOCUMENTS := $(BIN)/python tools/check_docs.py && $(BIN)/python tools/reference.py --check && $(SITE)
 
-.PHONY: help demo test test-unit test-integration test-faults test-faults-and-contract coverage test-contract test-e2e test-scale mutation test-all check docs dist constraints record-types schema reference bench bench-delivery clean
+.PHONY: help demo test test-no-e2e test-unit test-integration test-faults coverage test-contract test-e2e test-scale mutation test-all check docs dist constraints record-types schema reference bench bench-delivery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | LC_ALL=C sort | expand -t 18
@@ -44,7 +45,11 @@ help: ## List the targets
 demo: .venv/.installed ## Show how a change of a record becomes a webhook, on a real Airflow (PUSH=1: Insightly's webhook starts the run; ONCE=1: exit afterwards)
 	@$(BIN)/python -m airflow_insightly_hooks.demo $(if $(PUSH),--push) $(if $(ONCE),--once)
 
-test: test-unit test-integration test-faults-and-contract test-e2e ## Run all tests, also on a real Airflow, but those of test-scale
+test: test-no-e2e test-e2e ## Run all tests, also on a real Airflow, but those of test-scale
+
+# One session, because each session and each of its processes takes seconds of its own.
+test-no-e2e: .venv/.installed ## Run the tests of test-unit, test-integration, test-faults and test-contract
+	@tools/side_by_side.sh "$(BIN)/pytest -m 'not e2e and not contract' $(NO_CONTRACT) $(PARALLEL) $(UNIT) $(INTEGRATION) tests/faults" '$(CONTRACT)'
 
 test-unit: .venv/.installed ## Run the fast tests of the core, of workflows, sensors and documents: less than a minute
 	$(BIN)/pytest $(FAST) --numprocesses 2 --dist worksteal $(UNIT)
@@ -54,9 +59,6 @@ test-integration: .venv/.installed ## Run the tests of the guides, and those tha
 
 test-faults: .venv/.installed ## Run the tests of all faults that a delivery must survive, and the slow tests
 	@tools/side_by_side.sh $(FAULTS) $(SLOW)
-
-test-faults-and-contract: .venv/.installed
-	@tools/side_by_side.sh $(FAULTS) $(SLOW) '$(CONTRACT)'
 
 coverage: .venv/.installed ## Run the unit tests, the integration tests and the tests of faults, and show the code that they don't cover; takes twice as long
 	$(BIN)/pytest $(FAST) $(PARALLEL) --cov --cov-report=term
@@ -74,7 +76,7 @@ mutation: .venv/.installed ## Change the core's code in small ways, and see whet
 	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps --target build/mutmut $(MUTMUT)
 	@TZ=NPT-5:45 PYTHONPATH=build/mutmut nice $(BIN)/python tools/mutation.py $(if $(JOBS),--jobs $(JOBS)) $(PARTS)
 
-test-all: .venv/.installed $(if $(filter 0,$(E2E)),,.venv/.browser) ## Run check, the fast tests and the tests of faults on each Python, and the tests on a real Airflow on the oldest and newest Python (E2E=0: without)
+test-all: .venv/.installed $(if $(filter 0,$(E2E)),,.venv/.browser) ## Run check and the tests of test-unit, test-integration and test-faults on each Python, and the tests on a real Airflow on the oldest and newest Python (E2E=0: without)
 	@tools/test_all.sh
 
 check: .venv/.installed ## Check style, types and documents
