@@ -213,7 +213,7 @@ class AirflowStack:
             self.processes.start(name, [sys.executable, "-m", "airflow", name], self.env)
 
     def wait_until_healthy(self, timeout: float = 240.0) -> None:
-        """Wait until every component that was started is healthy.
+        """Wait until every component that was started is healthy, and the API server answers tasks at once.
 
         :raises StackError: if a component has ended, or not all are healthy after ``timeout`` seconds. The
             text names the folder of their logs.
@@ -223,10 +223,17 @@ class AirflowStack:
             self.processes.check()
             with contextlib.suppress(requests.RequestException):
                 parts = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
-                return all(
-                    part["status"] == "healthy"
+                if any(
+                    part["status"] != "healthy"
                     for name, part in parts.items()
                     if name == "metadatabase" or name.replace("_", "-") in self.processes
+                ):
+                    return False
+                # The first call of the tasks' API makes its routes. On a busy machine, this takes longer than
+                # a task waits, and the task would lose its try.
+                return (
+                    "scheduler" not in self.processes
+                    or self._session.get(f"{self.url}/execution/health", timeout=60).ok
                 )
             return False
 
