@@ -10,7 +10,8 @@ from postgresql import NoServerError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-SEEDS = (1, 12)
+SEEDS = (12, 1)
+"""The first seed kills all kinds of processes but one. ``make test`` plays its round only."""
 
 
 @pytest.fixture(scope="module", params=["postgresql"])
@@ -28,7 +29,7 @@ def test_the_seeds_kill_each_of_the_processes() -> None:
     assert {strike.victim for seed in SEEDS for strike in plan(seed)} == set(VICTIMS)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [SEEDS[0], pytest.param(SEEDS[1], marks=pytest.mark.scale)])
 def test_kills_lose_nothing(rounds: KillRounds, seed: int) -> None:
     """All 2,000 payloads arrive. A kill repeats one second's messages at most, under the same ids."""
     outcome = rounds.play(seed)

@@ -163,6 +163,7 @@ def resend(stack: Stack, *arguments: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.scale
 def test_messages_are_sent_again_in_one_step(stack: Stack, runs: Runs) -> None:
     """One command resends undelivered messages, a whole run or one message. A clear repeats no message."""
     whole, part = runs.whole, runs.part

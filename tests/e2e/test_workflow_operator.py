@@ -99,6 +99,7 @@ def test_the_report_of_a_skipped_deliver_task(stack: Stack) -> None:
 KEYS, FLOW = "one_task_keys", "detect_and_deliver"
 
 
+@pytest.mark.scale
 def test_each_webhook_has_its_own_keys(stack: Stack) -> None:
     """One is retried, one makes an asset event, one is sent later. Each happens once, also after a resend."""
     first = stack.start_run(KEYS)  # it begins when it starts
