@@ -104,7 +104,8 @@ def test_side_by_side_is_stopped(tmp_path: Path, ignored: str, signals: list[sig
         start_new_session=True,
         stderr=subprocess.PIPE,
     )
-    wait_for(pid.exists)
+    # Before it is ``sleep``, bash passes over a Ctrl-C that comes while it waits for ``mv``.
+    wait_for(lambda: pid.exists() and name_of(pid.read_text().strip()) == "sleep")
     for number in signals:
         assert running.poll() is None
         running.send_signal(number)
@@ -121,6 +122,10 @@ def test_side_by_side_without_a_temporary_folder(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=30)
     assert done.returncode == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def name_of(pid: str) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def is_running(pid: str) -> bool:
