@@ -88,6 +88,7 @@ def test_every_example_has_its_records() -> None:
     assert len(WORKFLOWS) == 10
 
 
+@pytest.mark.scale
 def test_the_examples(stack: Stack) -> None:
     """Each example gets two new records. Only the record that meets the criteria arrives."""
     stack.unpause(*WORKFLOWS)

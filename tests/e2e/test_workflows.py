@@ -198,6 +198,7 @@ def test_pending_webhooks_are_listed_cancelled_and_sent_by_command(stack: Stack)
     assert len(stack.received("days_later")) == 1
 
 
+@pytest.mark.scale
 def test_the_three_modes_of_evaluation(stack: Stack) -> None:
     """For a record that is created and edited twice, the modes send one, three and one webhook."""
     dag_ids = [f"mode_{mode}" for mode in MODES]
