@@ -22,6 +22,7 @@ RECORDS = 1_000
 SEARCH = "GET /v3.1/Events/Search"
 
 
+@pytest.mark.scale
 def test_a_backfill_reads_once_for_all_its_windows(stack: Stack) -> None:
     """A day of hourly windows, four at a time: each window has exactly its changes, for a few scans."""
     expected = _put_events(stack)

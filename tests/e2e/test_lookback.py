@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 DAGS = ("late", "late_in_one_task")
 
 
+@pytest.mark.scale
 def test_a_late_import_is_delivered_once(stack: Stack, started: datetime) -> None:
     """Its records have times that were read before. The next run delivers each once, and again if cleared."""
 

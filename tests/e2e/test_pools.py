@@ -30,6 +30,7 @@ def pools_with_problems(stack: Stack, code: int) -> set[str]:
     }
 
 
+@pytest.mark.scale
 def test_a_pool_of_one_slot(stack: Stack) -> None:
     """Runs at the same time send one after another, so the receiver's limit holds for all of them.
 
