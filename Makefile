@@ -69,7 +69,7 @@ test-contract: .venv/.installed ## Compare the sandbox with the API description 
 test-e2e: .venv/.installed .venv/.browser ## Run only the tests on a real Airflow
 	@tools/end_to_end.sh
 
-test-scale: .venv/.installed ## Run tests that take more minutes: Celery workers that die, 50 MB of payloads, 10,000 guesses, kills, changes of mode, restarts, commands
+test-scale: .venv/.installed ## Run longer tests on a real Airflow: Celery workers that die, 50 MB of payloads, 10,000 guesses, kills, the examples, backfills, commands
 	$(BIN)/pytest -m scale tests/e2e tests/how_to tests/incoming/e2e --durations 5
 
 mutation: .venv/.installed ## Change the core's code in small ways, and see whether its tests notice (PARTS="delivery detection/scan", JOBS=1)
