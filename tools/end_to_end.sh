@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE # with compiled modules, a process takes half the time
 
-events="test_events or test_windows or test_backfill or test_example_workflows"
-workflows="test_workflows or test_detection or test_lookback"
+events="test_events or test_windows"
+workflows="test_workflows or test_detection"
 # These tests start their own servers.
 alone="test_pytest_plugin or test_tutorial"
 # Each group has an Airflow, and searches its own results for secrets. The longest ones begin first.
