@@ -166,7 +166,7 @@ def test_end_to_end_tests_are_where_they_are_run() -> None:
 
 @pytest.mark.parametrize(("mark", "target"), [("slow", "test-faults"), ("scale", "test-scale")])
 def test_marked_tests_are_where_they_are_run(mark: str, target: str) -> None:
-    """No other target runs them: none is outside of the folders that this one runs."""
+    """None is outside of the folders that the mark's own target runs."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     made = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, env=env, capture_output=True, text=True, check=True
